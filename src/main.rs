@@ -1,1 +1,3 @@
-fn main(){}
+//! The one binary; everything is in the library.
+
+fn main() {}

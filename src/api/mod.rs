@@ -1,0 +1,1 @@
+//! gRPC: the only place that knows tonic and prost, beside the client and the attester.

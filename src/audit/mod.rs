@@ -1,0 +1,3 @@
+//! The audit stage: what happened, durable before anything leaves.
+
+pub mod record;

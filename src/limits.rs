@@ -1,0 +1,178 @@
+//! Every bound, and where its number came from.
+
+// The wire: `protocol.md`, release protocol version 1.
+
+/// A gRPC message, bytes, both directions (`protocol.md` "A message is at most 512 KiB").
+pub const MESSAGE_BYTES: usize = 512 * 1024;
+/// Secrets in one `Open` (`protocol.md`).
+pub const SECRETS_PER_REQUEST: usize = 16;
+/// A secret's path, bytes (`protocol.md`).
+pub const PATH_BYTES: usize = 256;
+/// Parameters of one secret (`protocol.md`).
+pub const PARAMETERS_PER_SECRET: usize = 16;
+/// A parameter's key, bytes (`protocol.md`).
+pub const PARAMETER_KEY_BYTES: usize = 64;
+/// A parameter's value, bytes (`protocol.md`).
+pub const PARAMETER_VALUE_BYTES: usize = 8 * 1024;
+/// Channel bindings a client may name (`protocol.md`).
+pub const CHANNEL_BINDINGS: usize = 8;
+/// A channel binding's name, bytes (`protocol.md`).
+pub const CHANNEL_BINDING_NAME_BYTES: usize = 32;
+/// X25519 public key, bytes (RFC 7748).
+pub const RECIPIENT_KEY_BYTES: usize = 32;
+/// Nonce of a challenge, bytes (`protocol.md`; RFC 9334 §10.2).
+pub const NONCE_BYTES: usize = 32;
+/// The evidence binding, bytes: SHA-512 (`protocol.md`).
+pub const BINDING_BYTES: usize = 64;
+/// TLS exporter value, bytes (RFC 9266 §2).
+pub const EXPORTER_BYTES: usize = 32;
+/// The longest time to answer a challenge, milliseconds (`protocol.md`).
+pub const ANSWER_WITHIN_MS_MAX: u32 = 30_000;
+/// `Open` arrives within this time, milliseconds (`protocol.md`).
+pub const OPEN_WITHIN_MS: u64 = 10_000;
+/// Documents in one `Evidence` (`protocol.md`).
+pub const DOCUMENTS: usize = 8;
+/// A document's body, or one endorsement, bytes (`protocol.md`).
+pub const DOCUMENT_BYTES: usize = 128 * 1024;
+/// Endorsements of one document (`protocol.md`).
+pub const ENDORSEMENTS: usize = 16;
+/// A document's format name, bytes: the longest registered is 9; as long as a channel binding's name may be.
+pub const FORMAT_NAME_BYTES: usize = 32;
+/// A SPIFFE ID, bytes (SPIFFE-ID §2.3).
+pub const SPIFFE_ID_BYTES: usize = 2048;
+/// A trust domain's name, bytes (SPIFFE-ID §2.3).
+pub const TRUST_DOMAIN_BYTES: usize = 255;
+/// A stored secret, bytes as an encoded `SecretValue` (`protocol.md` "a stored secret at most 24 KiB").
+pub const SECRET_BYTES: usize = 24 * 1024;
+
+// The connection.
+
+/// Concurrent streams of a connection, SETTINGS_MAX_CONCURRENT_STREAMS (`protocol.md`).
+pub const STREAMS_PER_CONNECTION: u32 = 64;
+/// All header fields of a request, bytes: a gRPC request needs about 300, so this is ample.
+pub const HEADER_BYTES: u32 = 8 * 1024;
+/// A TLS handshake, milliseconds: a post-quantum one over a slow link stays under 2 s; slower is a slow loris.
+pub const HANDSHAKE_MS: u64 = 5_000;
+/// Handshakes under way at once: about two seconds of this machine's capacity; later ones wait in the backlog.
+pub const HANDSHAKES: usize = 256;
+/// Open connections; beyond it new ones are closed at once.
+pub const CONNECTIONS: usize = 8_192;
+/// Open connections of one identity: a fleet of replicas under one SPIFFE ID, several connections each.
+pub const CONNECTIONS_PER_IDENTITY: usize = 1_024;
+/// A connection's greatest age, milliseconds: an hour, so that a client meets new trust at least that often.
+pub const CONNECTION_AGE_MS: u64 = 3_600_000;
+/// Time for open streams after GOAWAY, milliseconds: the longest challenge and its decision.
+pub const DRAIN_MS: u64 = 35_000;
+/// HTTP/2 keep-alive PING interval, milliseconds: a dead peer is noticed within two.
+pub const KEEP_ALIVE_MS: u64 = 30_000;
+/// A certificate chain as presented, bytes: four certificates with 4096-bit RSA keys fit in 8 KiB.
+pub const CHAIN_BYTES: usize = 64 * 1024;
+
+// Freshness.
+
+/// Allowance for what begins in the future, seconds: certificates, `thisUpdate`, `iat` (`durability.md` "Time").
+pub const NOT_YET_ALLOWANCE_SECONDS: u64 = 30;
+/// Oldest `iat` of a `process` statement, seconds (`protocol.md`).
+pub const PROCESS_IAT_AGE_SECONDS: u64 = 60;
+/// A leaf's whole lifetime where a trust domain revokes by short lives, seconds: SPIRE's hour, backdated by 10 s, and
+/// five minutes of margin (the issue's own figure).
+pub const SHORT_LIVED_SECONDS: u64 = 65 * 60;
+/// How often watched files are read again, milliseconds.
+pub const RELOAD_MS: u64 = 1_000;
+/// How long a certificate that does not match its key is read again, milliseconds: two files are not renamed at once.
+pub const CERTIFICATE_PAIR_MS: u64 = 5_000;
+/// A bundle, certificate or key file, bytes: some 100 roots.
+pub const TRUST_FILE_BYTES: u64 = 1024 * 1024;
+/// A revocation list file, bytes: about 200,000 entries.
+pub const CRL_FILE_BYTES: u64 = 8 * 1024 * 1024;
+/// A grant's life, milliseconds: the audit record is durable before it exists, so redeeming it takes milliseconds.
+pub const GRANT_MS: u64 = 5_000;
+
+// Clock (`durability.md` "Time").
+
+/// Drift between wall and boot clock that is still trusted, milliseconds.
+pub const CLOCK_DRIFT_MS: u64 = 2_000;
+/// How often the two clocks are anchored anew, milliseconds: at 500 ppm, NTP's greatest slew, that is 300 ms of drift.
+pub const CLOCK_ANCHOR_MS: u64 = 600_000;
+/// The largest step forward that heals by itself, milliseconds.
+pub const CLOCK_HEAL_STEP_MS: u64 = 3_600_000;
+/// How long the kernel must have said "synchronised" before it heals, milliseconds.
+pub const CLOCK_HEAL_AFTER_MS: u64 = 30_000;
+
+// Leases and latches.
+
+/// Default lease of a secret, seconds: exposed keys are tried within 17 minutes on average (the issue's own figure).
+pub const LEASE_DEFAULT_SECONDS: u32 = 300;
+/// Longest lease of any secret, seconds.
+pub const LEASE_MAXIMUM_SECONDS: u32 = 900;
+/// First hold of a latch, milliseconds (the issue's own figure, as are the three below).
+pub const LATCH_FIRST_MS: u64 = 60_000;
+/// Longest hold of a latch, milliseconds.
+pub const LATCH_LONGEST_MS: u64 = 900_000;
+/// A latch is forgotten this long after its end, milliseconds.
+pub const LATCH_FORGOTTEN_MS: u64 = 3_600_000;
+/// Latches of one identity; beyond it new subjects are held for `LATCH_FIRST_MS`, and nothing is evicted.
+pub const LATCHES_PER_IDENTITY: usize = 256;
+
+// What one caller can make the broker do.
+
+/// Streams of one identity at once.
+pub const STREAMS_PER_IDENTITY: usize = 1_024;
+/// Records that one key may cause, tokens a second and burst: a replica asks a few times a minute.
+pub const RECORDS_PER_KEY_PER_SECOND: u64 = 200;
+/// Burst of the same.
+pub const RECORDS_PER_KEY_BURST: u64 = 2_000;
+/// Records that one identity may cause a second: higher, as many replicas share it.
+pub const RECORDS_PER_IDENTITY_PER_SECOND: u64 = 2_000;
+/// Burst of the same.
+pub const RECORDS_PER_IDENTITY_BURST: u64 = 20_000;
+/// Unverified or uncertain denials that one key may cause a second.
+pub const DENIALS_PER_KEY_PER_SECOND: u64 = 5;
+/// Burst of the same.
+pub const DENIALS_PER_KEY_BURST: u64 = 100;
+/// Unverified or uncertain denials that one identity may cause a second.
+pub const DENIALS_PER_IDENTITY_PER_SECOND: u64 = 50;
+/// Burst of the same.
+pub const DENIALS_PER_IDENTITY_BURST: u64 = 1_000;
+/// Callers that the limiter remembers; beyond it the longest idle is forgotten.
+pub const LIMITED_CALLERS: usize = 65_536;
+
+// Audit (`durability.md` "Audit").
+
+/// An audit record, bytes: sixteen paths of 256 bytes, an identity of 2048 and the claims fit eight times over.
+pub const AUDIT_RECORD_BYTES: usize = 256 * 1024;
+/// A segment file of the audit log, bytes.
+pub const AUDIT_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest wait for the audit log, milliseconds; past it the request is denied.
+pub const AUDIT_WAIT_MS: u64 = 3_000;
+
+// Store (`durability.md` "sled").
+
+/// A value in the store, bytes: sled writes larger leaves to an unsynced file.
+pub const STORE_CHUNK_BYTES: usize = 4 * 1024;
+/// Longest wait for the store, milliseconds.
+pub const STORE_WAIT_MS: u64 = 3_000;
+
+// The node's attester (`protocol.md` "The node's attester").
+
+/// Formats in one `Start`.
+pub const ATTEST_FORMATS: usize = 16;
+/// Descriptors in one `Start`.
+pub const ATTEST_PROGRAM_FDS: usize = 8;
+/// `Proof` arrives within this time, milliseconds.
+pub const ATTEST_PROOF_WITHIN_MS: u64 = 5_000;
+/// Connections that the attester serves at once.
+pub const ATTEST_CONNECTIONS: usize = 256;
+/// The largest file that the attester measures, bytes: large static binaries are some 200 MiB.
+pub const ATTEST_FILE_BYTES: u64 = 1024 * 1024 * 1024;
+/// A `process` document, bytes: 1024 groups, long paths and eight programs fit in a quarter of it.
+pub const PROCESS_DOCUMENT_BYTES: usize = 64 * 1024;
+/// Nesting of CBOR (`evidence.md` §1).
+pub const CBOR_DEPTH: usize = 16;
+
+// Policy and reference values.
+
+/// All policy text, bytes: 1000 policies of about 400 bytes, twice.
+pub const POLICY_BYTES: usize = 1024 * 1024;
+/// Reference sets of all workloads.
+pub const REFERENCE_SETS: usize = 100_000;

@@ -1,0 +1,1 @@
+//! The store: ciphertext below, zeroized plaintext above.
