@@ -1,1 +1,3 @@
-//! The challenge stage.
+//! The challenge stage: a nonce of this stream alone, and the binding that evidence must carry.
+
+pub mod binding;

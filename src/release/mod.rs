@@ -1,1 +1,3 @@
-//! The release stage.
+//! The release stage: sealing to the attested key, engines, leases.
+
+pub mod sealing;
