@@ -1,1 +1,10 @@
-//! The appraisal stage.
+//! The appraisal stage: claims against reference values.
+//!
+//! *Takes* `Unlatched`. *Gives* [`AttestationResult`]. *Denies* `ReferenceValuesMissing`, `ReferenceValuesExpired`,
+//! `ReferenceValuesUnavailable`, `MeasurementMismatch`. *Source*: RFC 9334 §7.1 (appraisal policy for evidence).
+
+pub mod claims;
+pub mod reference_values;
+mod result;
+
+pub use result::{Appraiser, AttestationResult};

@@ -1,1 +1,10 @@
-//! The evidence stage: one file or folder per format.
+//! The evidence stage: one file or folder per format, each with the same shape (constants, type, `parse`, `verify`, tests).
+//!
+//! *Takes* `Answer`. *Gives* [`VerifiedEvidence`]: endorsed key, signature and binding of every document.
+//! *Denies* the `Evidence…` and `Endorsement…` variants, `NodesUnavailable`. *Source*: RFC 9334 (Verifier); `evidence.md` §1.
+
+pub mod cbor;
+pub mod process;
+mod verified;
+
+pub use verified::{VerifiedEvidence, Verifiers};

@@ -1,0 +1,109 @@
+//! The witness that the claims are those of a current reference set.
+
+use crate::appraisal::reference_values::{Appraisal, ReferenceValues};
+use crate::case::{Case, Denied, Stage};
+use crate::denial::Denial;
+use crate::evidence::VerifiedEvidence;
+use crate::latch::Unlatched;
+use crate::time::{Now, WallTime};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+
+/// The reference values of this broker.
+pub struct Appraiser {
+    reference: ArcSwap<Option<Snapshot>>,
+}
+
+struct Snapshot {
+    values: ReferenceValues,
+    epoch: u64,
+}
+
+/// Evidence whose claims match a reference set that has not expired.
+///
+/// Nobody but [`Appraiser::appraise`] makes one:
+/// ```compile_fail
+/// let forged = portcullis::appraisal::AttestationResult {};
+/// ```
+#[must_use]
+pub struct AttestationResult {
+    unlatched: Unlatched,
+    reference_set: String,
+    usable_until: WallTime,
+}
+
+impl Appraiser {
+    /// An appraiser that knows nothing yet, and so denies.
+    pub fn new() -> Self {
+        Appraiser { reference: ArcSwap::from_pointee(None) }
+    }
+
+    /// Swaps the reference values; none = they could not be read.
+    pub fn set(&self, values: Option<ReferenceValues>, epoch: u64) {
+        self.reference.store(Arc::new(values.map(|values| Snapshot { values, epoch })));
+    }
+
+    /// The epoch of the reference values; none where they could not be read.
+    pub fn epoch(&self) -> Option<u64> {
+        self.reference.load().as_ref().as_ref().map(|snapshot| snapshot.epoch)
+    }
+
+    /// Holds the claims against the reference sets of this workload. **Denies** as the module says.
+    pub fn appraise(&self, mut unlatched: Unlatched, now: Now) -> Result<AttestationResult, Denied> {
+        unlatched.evidence_mut().case_mut().stage = Stage::Appraisal;
+        let reference = self.reference.load();
+        let Some(reference) = reference.as_ref() else {
+            return Err(unlatched.into_case().deny(Denial::ReferenceValuesUnavailable));
+        };
+        unlatched.evidence_mut().case_mut().epochs.insert("reference".to_owned(), reference.epoch);
+        let identity = unlatched.evidence().peer().connection().spiffe_id();
+        let claims = crate::appraisal::claims::ProcessClaims::from(unlatched.evidence().process());
+        match reference.values.appraise(identity, &claims, now) {
+            Appraisal::Matches { set, not_after } => {
+                unlatched.evidence_mut().case_mut().rules.push(format!("reference:{set}"));
+                let usable_until = unlatched.usable_until().min(not_after);
+                Ok(AttestationResult { unlatched, reference_set: set, usable_until })
+            }
+            Appraisal::Mismatch { detail } => {
+                Err(unlatched.into_case().deny_because(Denial::MeasurementMismatch, detail))
+            }
+            Appraisal::Expired { set } => {
+                Err(unlatched.into_case().deny_because(Denial::ReferenceValuesExpired, format!("reference:{set}")))
+            }
+            Appraisal::Missing => Err(unlatched.into_case().deny(Denial::ReferenceValuesMissing)),
+        }
+    }
+}
+
+impl Default for Appraiser {
+    fn default() -> Self {
+        Appraiser::new()
+    }
+}
+
+impl AttestationResult {
+    /// The evidence.
+    pub fn evidence(&self) -> &VerifiedEvidence {
+        self.unlatched.evidence()
+    }
+
+    /// The evidence, for a later stage.
+    pub fn evidence_mut(&mut self) -> &mut VerifiedEvidence {
+        self.unlatched.evidence_mut()
+    }
+
+    /// The reference set that matched.
+    pub fn reference_set(&self) -> &str {
+        &self.reference_set
+    }
+
+    /// The earliest end of all that this rests on, exclusive.
+    pub fn usable_until(&self) -> WallTime {
+        self.usable_until
+    }
+
+    /// Gives the witness up for its record.
+    pub fn into_case(self) -> Box<Case> {
+        self.unlatched.into_case()
+    }
+}

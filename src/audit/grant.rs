@@ -1,0 +1,151 @@
+//! The witness that a permitted release is on disk, before it happens.
+
+use crate::audit::log::{Log, LogError};
+use crate::audit::record::{Event, LatchSet, Record};
+use crate::case::{Case, Denied, Stage};
+use crate::denial::Denial;
+use crate::evidence::VerifiedEvidence;
+use crate::limits;
+use crate::policy::{Permit, Permitted};
+use crate::time::{BootTime, Now, WallTime};
+use std::sync::Arc;
+
+/// Writes decisions, and nothing leaves before it has.
+pub struct Recorder {
+    log: Arc<Log>,
+    boot_id: String,
+}
+
+/// The decision to release is durable. It names lease, versions and epochs, ends in seconds, and is spent by value.
+///
+/// Nobody but [`Recorder::record`] makes one:
+/// ```compile_fail
+/// let forged = portcullis::audit::Grant {};
+/// ```
+#[must_use]
+pub struct Grant {
+    permit: Permit,
+    decision_id: String,
+    lease_id: String,
+    not_after: WallTime,
+    not_after_boot: BootTime,
+    expires: BootTime,
+}
+
+impl Recorder {
+    /// A recorder over this log.
+    pub fn new(log: Arc<Log>, boot_id: String) -> Self {
+        Recorder { log, boot_id }
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Records the release that `permit` permits. **Denies** `AuditUnavailable` where the record is not durable.
+    pub async fn record(&self, mut permit: Permit, now: Now) -> Result<Grant, Denied> {
+        permit.evidence_mut().case_mut().stage = Stage::Audit;
+        let (Ok(decision_id), Ok(lease_id)) = (random_id(), random_id()) else {
+            return Err(permit.into_case().deny(Denial::Defect));
+        };
+        let life = u64::from(permit.ttl_seconds()).saturating_mul(1000);
+        let not_after = now.wall.plus(life);
+        let event = Event::Released {
+            case: Case { stage: Stage::Release, ..permit.evidence().case().clone() },
+            lease_id: lease_id.clone(),
+            not_after,
+        };
+        if let Err(error) = self.log.append(&self.entry(decision_id.clone(), event, now)).await {
+            return Err(permit.into_case().deny_because(Denial::AuditUnavailable, error));
+        }
+        let left = permit.usable_until().since(now.wall).min(limits::GRANT_MS);
+        let (not_after_boot, expires) = (now.boot.plus(life), now.boot.plus(left));
+        Ok(Grant { permit, decision_id, lease_id, not_after, not_after_boot, expires })
+    }
+
+    /// Records a denial under `id`. The denial stands, whether or not this succeeds.
+    pub async fn denied(
+        &self,
+        id: String,
+        denied: &Denied,
+        latches: Vec<LatchSet>,
+        now: Now,
+    ) -> Result<(), LogError> {
+        let repeats = (denied.denial == Denial::LatchHolds).then(|| denied.case.detail.clone());
+        let event = Event::Denied {
+            denial: denied.denial,
+            class: denied.denial.class().name().to_owned(),
+            reason: denied.denial.reason().name().to_owned(),
+            case: (*denied.case).clone(),
+            latches,
+            repeats,
+        };
+        self.log.append(&self.entry(id, event, now)).await.map(drop)
+    }
+
+    /// Records anything else, under a fresh id, which is returned.
+    pub async fn note(&self, event: Event, now: Now) -> Result<String, LogError> {
+        let id = random_id().map_err(|_| LogError::Unavailable)?;
+        self.log.append(&self.entry(id.clone(), event, now)).await?;
+        Ok(id)
+    }
+
+    fn entry(&self, id: String, event: Event, now: Now) -> Record {
+        Record { id, time: now.wall, boot_time: now.boot, boot_id: self.boot_id.clone(), event }
+    }
+}
+
+impl Grant {
+    /// The evidence.
+    pub fn evidence(&self) -> &VerifiedEvidence {
+        self.permit.evidence()
+    }
+
+    /// The evidence, to prove the peer again.
+    pub fn evidence_mut(&mut self) -> &mut VerifiedEvidence {
+        self.permit.evidence_mut()
+    }
+
+    /// What was granted, in the order asked.
+    pub fn secrets(&self) -> &[Permitted] {
+        self.permit.secrets()
+    }
+
+    /// The id of the record.
+    pub fn decision_id(&self) -> &str {
+        &self.decision_id
+    }
+
+    /// The lease.
+    pub fn lease_id(&self) -> &str {
+        &self.lease_id
+    }
+
+    /// The lease's end, wall clock.
+    pub fn not_after(&self) -> WallTime {
+        self.not_after
+    }
+
+    /// The lease's end, boot clock.
+    pub fn not_after_boot(&self) -> BootTime {
+        self.not_after_boot
+    }
+
+    /// Until when this can be redeemed, on the boot clock (exclusive).
+    pub fn expires(&self) -> BootTime {
+        self.expires
+    }
+
+    /// Gives the witness up for a second record.
+    pub fn into_case(self) -> Box<Case> {
+        self.permit.into_case()
+    }
+}
+
+/// 32 hex digits of 16 random bytes: one length, no order. **Denies** `Defect` without randomness.
+pub fn random_id() -> Result<String, Denial> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Denial::Defect)?;
+    Ok(hex::encode(bytes))
+}

@@ -1,0 +1,107 @@
+//! The leases that stand: every release is one, with an id and an end.
+//!
+//! Rebuilt at start from the audit log, where each release stands before it happens; a lease ends when either clock says so.
+
+use crate::spiffe::SpiffeId;
+use crate::time::{BootTime, Now, WallTime};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// `[A-Za-z0-9_-]{16,64}`.
+    pub id: String,
+    /// Who holds it.
+    pub identity: SpiffeId,
+    /// SHA-256 of the holder's leaf SPKI, hex.
+    pub key_sha256: String,
+    /// The secrets and versions.
+    pub secrets: Vec<(String, u64)>,
+    /// When it ends, wall clock.
+    pub not_after: WallTime,
+    /// When it ends, boot clock.
+    pub not_after_boot: BootTime,
+    /// The record of its release.
+    pub decision_id: String,
+}
+
+/// All leases that have not ended.
+#[derive(Default)]
+pub struct Leases {
+    book: Mutex<BTreeMap<String, Lease>>,
+}
+
+impl Leases {
+    /// Enters a lease, and forgets those that have ended.
+    pub fn enter(&self, lease: Lease) {
+        self.book().insert(lease.id.clone(), lease);
+    }
+
+    /// Ends one; none where there is none of that id.
+    pub fn end(&self, id: &str) -> Option<Lease> {
+        self.book().remove(id)
+    }
+
+    /// Ends all of one identity, or of what `matches` says.
+    pub fn end_matching(&self, matches: impl Fn(&Lease) -> bool) -> Vec<Lease> {
+        let mut book = self.book();
+        let ids: Vec<String> = book.values().filter(|lease| matches(lease)).map(|lease| lease.id.clone()).collect();
+        ids.iter().filter_map(|id| book.remove(id)).collect()
+    }
+
+    /// Those that stand now, by id.
+    pub fn standing(&self, now: Now) -> Vec<Lease> {
+        self.book().values().filter(|lease| lease.stands(now)).cloned().collect()
+    }
+
+    /// How many are remembered.
+    pub fn count(&self) -> usize {
+        self.book().len()
+    }
+
+    /// Forgets those that have ended; to be called about once a second.
+    pub fn forget_ended(&self, now: Now) {
+        self.book().retain(|_, lease| lease.stands(now));
+    }
+
+    fn book(&self) -> MutexGuard<'_, BTreeMap<String, Lease>> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease {
+    /// Whether it has not ended by either clock.
+    pub fn stands(&self, now: Now) -> bool {
+        now.wall < self.not_after && now.boot < self.not_after_boot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(id: &str) -> Lease {
+        Lease {
+            id: id.into(),
+            identity: SpiffeId::parse("spiffe://example.org/a").unwrap(),
+            key_sha256: String::new(),
+            secrets: vec![],
+            not_after: WallTime(2000),
+            not_after_boot: BootTime(1000),
+            decision_id: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_lease_ends_by_either_clock() {
+        let leases = Leases::default();
+        leases.enter(lease("a"));
+        let at = |wall, boot| Now { wall: WallTime(wall), boot: BootTime(boot) };
+        assert_eq!(leases.standing(at(1999, 999)).len(), 1);
+        assert_eq!(leases.standing(at(2000, 0)).len(), 0);
+        assert_eq!(leases.standing(at(0, 1000)).len(), 0);
+        leases.forget_ended(at(0, 1000));
+        assert_eq!(leases.count(), 0);
+    }
+}
