@@ -139,8 +139,8 @@ fn chunk_key(value: &[u8], index: u32) -> Vec<u8> {
     [&[CHUNK], value, &index.to_be_bytes()].concat()
 }
 
-const RESTORE: &str = "nothing was changed: keep this directory and the audit log as they are, and restore the last \
-                       backup into a new one (`portcullis restore`)";
+const RESTORE: &str = "keep this directory and the audit log as they are, and restore the last backup into a new \
+                       directory (`portcullis restore`)";
 
 #[cfg(test)]
 mod tests {

@@ -123,3 +123,61 @@ fn significant(bytes: &[u8]) -> &[u8] {
 const QUEUE: usize = 64;
 /// Another writer of the same mark is rare; this many in a row is a fault.
 const ATTEMPTS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::super::keyring::tests::FixedKey;
+    use super::super::memory::MemoryStore;
+    use super::*;
+
+    fn marks() -> (Arc<MemoryStore>, Arc<Vault>, StoredMarks) {
+        let store = Arc::new(MemoryStore::new());
+        let creation = Vault::create(store.clone(), &FixedKey(1));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let vault = Arc::new(runtime.block_on(creation).unwrap());
+        (store, vault.clone(), StoredMarks::start(vault).unwrap())
+    }
+
+    #[test]
+    fn a_mark_never_goes_back() {
+        let (_, _, marks) = marks();
+        assert_eq!(marks.read("crl"), Ok(None));
+        for (value, stands) in [
+            (&[0, 9][..], &[0, 9][..]),
+            (&[8], &[0, 9]),
+            (&[0, 0, 9], &[0, 9]),
+            (&[], &[0, 9]),
+            (&[1, 0], &[1, 0]),
+            (&[0xff], &[1, 0]),
+        ] {
+            marks.raise("crl", value).unwrap();
+            assert_eq!(marks.read("crl").unwrap().as_deref(), Some(stands), "{value:?}");
+        }
+        assert_eq!(marks.read("other"), Ok(None));
+    }
+
+    #[test]
+    fn an_administrator_can_set_a_mark_back() {
+        let (_, vault, marks) = marks();
+        marks.raise("crl", &[9]).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let transaction = runtime.block_on(prepare_reset(&vault, "crl", &[3])).unwrap();
+        runtime.block_on(vault.commit(transaction)).unwrap();
+        assert_eq!(marks.read("crl").unwrap().as_deref(), Some(&[3][..]));
+    }
+
+    #[test]
+    fn a_damaged_mark_is_an_error_and_not_unset() {
+        let (store, vault, marks) = marks();
+        marks.raise("crl", &[9]).unwrap();
+        store.tamper(|map| drop(map.insert(vault.key_of(Kind::Mark, "crl"), vec![1; 100])));
+        assert!(matches!(marks.read("crl"), Err(StoreError::Damaged(_))));
+        assert!(matches!(marks.raise("crl", &[10]), Err(StoreError::Damaged(_))));
+    }
+
+    #[tokio::test]
+    async fn marks_answer_on_a_thread_of_a_runtime_too() {
+        let (_, _, marks) = tokio::task::spawn_blocking(marks).await.unwrap();
+        assert_eq!(marks.raise("crl", &[9]), Ok(()));
+    }
+}

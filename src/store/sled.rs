@@ -322,3 +322,6 @@ fn unavailable(error: io::Error) -> StoreError {
 
 const FORMAT: u8 = 1;
 const MARKER_HEAD: &str = "portcullis store 1\n";
+
+#[cfg(test)]
+mod tests;

@@ -291,3 +291,178 @@ async fn bounded<T>(wait: impl Future<Output = T>) -> Result<T, StoreError> {
 }
 
 const KEYRING_KEY: &[u8] = &[0];
+
+#[cfg(test)]
+mod tests {
+    use super::super::keyring::tests::FixedKey;
+    use super::super::memory::MemoryStore;
+    use super::*;
+
+    struct Bench {
+        store: Arc<MemoryStore>,
+        vault: Vault,
+    }
+
+    async fn bench() -> Bench {
+        let store = Arc::new(MemoryStore::new());
+        let vault = Vault::create(store.clone(), &FixedKey(1)).await.unwrap();
+        Bench { store, vault }
+    }
+
+    impl Bench {
+        async fn put(&self, kind: Kind, name: &str, body: &[u8]) -> Entry {
+            let mut transaction = Transaction::default();
+            let previous = self.vault.read(kind, name).await.unwrap();
+            let entry = self.vault.put(&mut transaction, kind, name, previous.as_ref(), body).unwrap();
+            self.vault.commit(transaction).await.unwrap();
+            entry
+        }
+
+        async fn is_damaged(&self, kind: Kind, name: &str) -> bool {
+            matches!(self.vault.read(kind, name).await, Err(StoreError::Damaged(_)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fact_reads_back_with_its_version_and_without_its_name_in_the_store() {
+        let bench = bench().await;
+        bench.put(Kind::Node, "node-one", b"first").await;
+        let entry = bench.put(Kind::Node, "node-one", b"second").await;
+        let opened = bench.vault.read(Kind::Node, "node-one").await.unwrap().unwrap();
+        assert_eq!((opened.version, opened.body.as_slice()), (2, b"second".as_slice()));
+        assert_eq!(format!("{opened:?}"), "Opened { version: 2, .. }");
+        for bytes in [&entry.key, &entry.value] {
+            for plain in [b"node-one".as_slice(), b"second"] {
+                assert!(!bytes.windows(plain.len()).any(|window| window == plain));
+            }
+        }
+        assert!(bench.vault.read(Kind::Policy, "node-one").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stored_record_with_any_byte_changed_or_cut_is_damaged() {
+        let bench = bench().await;
+        let entry = bench.put(Kind::Node, "a", b"fact").await;
+        for index in 0..entry.value.len() {
+            let mut flipped = entry.value.clone();
+            flipped[index] ^= 0x80;
+            bench.store.tamper(|map| drop(map.insert(entry.key.clone(), flipped)));
+            assert!(bench.is_damaged(Kind::Node, "a").await, "byte {index}");
+            let cut = entry.value[..index].to_vec();
+            bench.store.tamper(|map| drop(map.insert(entry.key.clone(), cut)));
+            assert!(bench.is_damaged(Kind::Node, "a").await, "cut to {index}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_moved_to_another_name_kind_or_store_is_damaged() {
+        let (bench, other) = (bench().await, bench().await);
+        let entry = bench.put(Kind::Node, "a", b"fact").await;
+        bench.store.tamper(|map| {
+            map.insert(bench.vault.key_of(Kind::Node, "b"), entry.value.clone());
+            map.insert(bench.vault.key_of(Kind::Policy, "a"), entry.value.clone());
+        });
+        assert!(bench.is_damaged(Kind::Node, "b").await);
+        assert!(bench.is_damaged(Kind::Policy, "a").await);
+        assert!(matches!(bench.vault.list(Kind::Node, None, 10).await, Err(StoreError::Damaged(_))));
+        other.store.tamper(|map| drop(map.insert(other.vault.key_of(Kind::Node, "a"), entry.value.clone())));
+        assert!(other.is_damaged(Kind::Node, "a").await);
+        assert!(!bench.is_damaged(Kind::Node, "a").await, "the record itself is whole");
+    }
+
+    #[tokio::test]
+    async fn two_records_swapped_are_damaged() {
+        let bench = bench().await;
+        let (a, b) = (bench.put(Kind::Node, "a", b"1").await, bench.put(Kind::Node, "b", b"2").await);
+        bench.store.tamper(|map| {
+            map.insert(a.key.clone(), b.value.clone());
+            map.insert(b.key.clone(), a.value.clone());
+        });
+        assert!(bench.is_damaged(Kind::Node, "a").await && bench.is_damaged(Kind::Node, "b").await);
+    }
+
+    #[tokio::test]
+    async fn a_genuine_record_of_another_name_under_a_key_is_damaged() {
+        // Sealed with all the right keys to the right place: only the name in the plaintext tells.
+        let bench = bench().await;
+        let key = bench.vault.key_of(Kind::Node, "a");
+        let place = Place { store: bench.store.id(), kind: Kind::Node.code(), key: &key };
+        let (term, root) = bench.vault.keyring.current().unwrap();
+        let value = record::seal(root, place, term, 1, b"\0\x01bfact").unwrap();
+        bench.store.tamper(|map| drop(map.insert(key.clone(), value)));
+        assert_eq!(
+            bench.vault.read(Kind::Node, "a").await.map(|_| ()),
+            Err(damaged("a record has another name"))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_change_of_what_has_changed_meanwhile_is_a_conflict() {
+        let bench = bench().await;
+        bench.put(Kind::Node, "a", b"1").await;
+        let seen = bench.vault.read(Kind::Node, "a").await.unwrap().unwrap();
+        bench.put(Kind::Node, "a", b"2").await;
+        let (mut put, mut removal, mut new) = Default::default();
+        bench.vault.put(&mut put, Kind::Node, "a", Some(&seen), b"3").unwrap();
+        bench.vault.remove(&mut removal, &seen);
+        bench.vault.put(&mut new, Kind::Node, "a", None, b"3").unwrap();
+        let check = Transaction { checks: vec![seen.unchanged()], ..Default::default() };
+        for transaction in [put, removal, new, check] {
+            assert_eq!(bench.vault.commit(transaction).await, Err(StoreError::Conflict));
+        }
+        assert_eq!(bench.vault.read(Kind::Node, "a").await.unwrap().unwrap().body.as_slice(), b"2");
+    }
+
+    #[tokio::test]
+    async fn nothing_commits_between_a_turn_and_its_commit() {
+        let bench = bench().await;
+        let turn = bench.vault.turn().await.unwrap();
+        let number = turn.number();
+        let blocked = tokio::time::timeout(Duration::ZERO, bench.vault.commit(Transaction::default()));
+        assert!(blocked.await.is_err());
+        assert_eq!(turn.commit(Transaction::default()).await, Ok(number));
+        assert_eq!(bench.vault.commit(Transaction::default()).await, Ok(number.next()));
+    }
+
+    #[tokio::test]
+    async fn pages_give_every_record_once() {
+        let bench = bench().await;
+        for index in 0..25 {
+            bench.put(Kind::Node, &format!("node-{index}"), b"").await;
+        }
+        bench.put(Kind::Policy, "other", b"").await;
+        let (mut names, mut after) = (std::collections::BTreeSet::new(), None);
+        loop {
+            let page = bench.vault.list(Kind::Node, after.as_deref(), 10).await.unwrap();
+            names.extend(page.records.into_iter().map(|opened| opened.name));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(names.len(), 25);
+        assert_eq!(bench.vault.all(Kind::Node, 25).await.unwrap().len(), 25);
+        let too_many = bench.vault.all(Kind::Node, 24).await.map(|_| ());
+        assert_eq!(too_many, Err(StoreError::TooLarge("the number of records of a kind")));
+    }
+
+    #[tokio::test]
+    async fn a_store_without_its_keyring_is_damaged_and_gets_no_new_one() {
+        let bench = bench().await;
+        let again = Vault::create(bench.store.clone(), &FixedKey(1)).await.map(|_| ());
+        assert_eq!(again, Err(StoreError::Exists));
+        let wrong = Vault::open(bench.store.clone(), &FixedKey(2)).await.map(|_| ());
+        assert_eq!(wrong, Err(StoreError::KeyringRefused));
+        bench.store.tamper(|map| drop(map.remove(KEYRING_KEY)));
+        let lost = Vault::open(bench.store.clone(), &FixedKey(1)).await.map(|_| ());
+        assert_eq!(lost, Err(damaged("the store has no keyring")));
+    }
+
+    #[test]
+    fn no_two_kinds_share_a_code() {
+        let mut codes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.code()).collect();
+        codes.push(KEYRING_KEY[0]);
+        codes.sort_unstable();
+        assert!(codes.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}
