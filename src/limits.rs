@@ -150,8 +150,38 @@ pub const AUDIT_WAIT_MS: u64 = 3_000;
 
 /// A value in the store, bytes: sled writes larger leaves to an unsynced file.
 pub const STORE_CHUNK_BYTES: usize = 4 * 1024;
+/// A key in the store, bytes: a kind and an HMAC need 33; the bound keeps a full leaf of sled under its quarter segment.
+pub const STORE_KEY_BYTES: usize = 256;
+/// One transaction, bytes of keys and values: all policy text (`POLICY_BYTES`), twice.
+pub const STORE_TRANSACTION_BYTES: usize = 2 * 1024 * 1024;
+/// Checks, puts and deletes of one transaction, together: destroying all versions of a secret is some 70.
+pub const STORE_TRANSACTION_OPERATIONS: usize = 1024;
+/// Entries of one page of a scan.
+pub const STORE_PAGE: usize = 1024;
+/// Commits that wait for the committer; beyond it the store is unavailable: some 50 ms of its measured rate.
+pub const STORE_QUEUE: usize = 1024;
+/// Commits that share one sync: well over the measured 64 callers.
+pub const STORE_GROUP: usize = 256;
+/// sled's page cache, bytes: 100,000 secrets' metadata.
+pub const STORE_CACHE_BYTES: u64 = 128 * 1024 * 1024;
+/// sled's segment, bytes, its default: a leaf splits past 16 entries and merges to 21 at most, so 4 KiB values make
+/// at most 91 KiB, under the 128 KiB past which a leaf would go to an unsynced file.
+pub const STORE_SEGMENT_BYTES: usize = 512 * 1024;
 /// Longest wait for the store, milliseconds.
 pub const STORE_WAIT_MS: u64 = 3_000;
+
+// The engine `kv`.
+
+/// A field's or a label's name, bytes, `[a-z0-9_.-]`.
+pub const FIELD_NAME_BYTES: usize = 64;
+/// Labels of one secret.
+pub const LABELS: usize = 32;
+/// A label's value, bytes.
+pub const LABEL_VALUE_BYTES: usize = 256;
+/// Versions that a secret keeps; the put of one more destroys the oldest: two months of daily rotation.
+pub const SECRET_VERSIONS: usize = 64;
+/// Secrets that one listing looks at before it gives its page, however few of them match.
+pub const SECRETS_LISTED: usize = 4096;
 
 // The node's attester (`protocol.md` "The node's attester").
 

@@ -1,0 +1,286 @@
+//! Where the key that encrypts keys (KEK) comes from.
+//!
+//! *Takes* a place outside the data directory. *Gives* 32 secret bytes. *Denies* a key that others could read or have
+//! put there. *Source*: `durability.md` "Records at rest", key sources. A systemd credential, Shamir shares and PKCS#11
+//! will be further files beside this one's [`KeyFile`].
+
+use super::files;
+use rustix::fs::{Mode, OFlags};
+use secrecy::{ExposeSecret, SecretBox};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// 32 secret bytes on the heap, zeroized when dropped.
+pub type Key = SecretBox<[u8; 32]>;
+
+/// Gives the KEK, each time it is asked.
+pub trait KeySource: Send + Sync {
+    /// What kind of source it is, for the operator.
+    fn name(&self) -> &'static str;
+    /// The key.
+    fn key(&self) -> Result<Key, KeySourceError>;
+}
+
+/// Why a key source gives no key. Paths are the operator's own.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeySourceError {
+    /// The file cannot be read or made.
+    #[error("the key file cannot be used: {0}")]
+    Unreadable(String),
+    /// The file is there already; it is not replaced.
+    #[error("the key file exists already")]
+    Exists,
+    /// The path leads to a symbolic link.
+    #[error("the key file is a symbolic link")]
+    SymbolicLink,
+    /// Not a regular file, or one with several names.
+    #[error("the key file is not a regular file with one name")]
+    NotRegular,
+    /// Another user owns it.
+    #[error("the key file is not owned by the user that runs this")]
+    ForeignOwner,
+    /// Others than its owner may use it.
+    #[error("the key file's permissions are not 0600 or 0400")]
+    Permissions,
+    /// It stands where the data are: who copies these has both.
+    #[error("the key file is inside the data directory")]
+    InsideData,
+    /// Not 64 lower-case hex digits and at most one line end.
+    #[error("the key file does not hold 64 lower-case hex digits")]
+    Malformed,
+    /// No random bytes for a new key.
+    #[error("no random bytes")]
+    NoRandomness,
+}
+
+/// A file of 64 lower-case hex digits: 0600, own owner, no symbolic link, not inside the data directory.
+pub struct KeyFile {
+    path: PathBuf,
+    data_directory: PathBuf,
+}
+
+impl KeyFile {
+    /// The key file at `path`, for data in `data_directory`. Nothing is read yet.
+    pub fn new(path: &Path, data_directory: &Path) -> Self {
+        KeyFile { path: path.to_owned(), data_directory: data_directory.to_owned() }
+    }
+
+    /// Makes the file with a new random key, in one step and durably; never replaces one.
+    pub fn create(&self) -> Result<(), KeySourceError> {
+        self.check_place()?;
+        let mut key = Zeroizing::new([0; 32]);
+        aws_lc_rs::rand::fill(key.as_mut()).map_err(|_| KeySourceError::NoRandomness)?;
+        let mut text = Zeroizing::new([b'\n'; HEX_DIGITS + 1]);
+        let digits = text.get_mut(..HEX_DIGITS).unwrap_or_default();
+        hex::encode_to_slice(key.as_ref(), digits).map_err(|_| KeySourceError::Malformed)?;
+        let made = files::create(&self.path, text.as_ref(), Mode::RUSR | Mode::WUSR);
+        made.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => KeySourceError::Exists,
+            _ => unreadable(&error),
+        })
+    }
+
+    /// Both paths resolved, so that no link in either hides where the key stands.
+    fn check_place(&self) -> Result<(), KeySourceError> {
+        let data = resolve(&self.data_directory).map_err(|error| unreadable(&error))?;
+        let place = resolve(&files::parent(&self.path)).map_err(|error| unreadable(&error))?;
+        (!place.starts_with(data)).then_some(()).ok_or(KeySourceError::InsideData)
+    }
+
+    fn open(&self) -> Result<File, KeySourceError> {
+        // NONBLOCK: a FIFO in its place must not hang the start.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        match rustix::fs::open(&self.path, flags, Mode::empty()) {
+            Ok(descriptor) => Ok(File::from(descriptor)),
+            Err(rustix::io::Errno::LOOP) => Err(KeySourceError::SymbolicLink),
+            Err(error) => Err(unreadable(&error.into())),
+        }
+    }
+}
+
+impl KeySource for KeyFile {
+    fn name(&self) -> &'static str {
+        "key file"
+    }
+
+    fn key(&self) -> Result<Key, KeySourceError> {
+        self.check_place()?;
+        let mut file = self.open()?;
+        check_file(&file)?;
+        // One byte more than it may have, so that a longer file is seen to be longer.
+        let mut text = Zeroizing::new([0; HEX_DIGITS + 2]);
+        let length = read_up_to(&mut file, text.as_mut()).map_err(|error| unreadable(&error))?;
+        parse(text.get(..length).unwrap_or_default())
+    }
+}
+
+/// What was opened is what is judged: no second look at the path.
+fn check_file(file: &File) -> Result<(), KeySourceError> {
+    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
+    if !metadata.is_file() || metadata.nlink() != 1 {
+        return Err(KeySourceError::NotRegular);
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(KeySourceError::ForeignOwner);
+    }
+    match metadata.mode() & 0o7777 {
+        0o600 | 0o400 => Ok(()),
+        _ => Err(KeySourceError::Permissions),
+    }
+}
+
+fn parse(text: &[u8]) -> Result<Key, KeySourceError> {
+    let digits = text.strip_suffix(b"\n").unwrap_or(text);
+    if digits.iter().any(u8::is_ascii_uppercase) {
+        return Err(KeySourceError::Malformed);
+    }
+    let mut outcome = Ok(());
+    let key = Key::init_with_mut(|key: &mut [u8; 32]| outcome = hex::decode_to_slice(digits, key));
+    outcome.map_err(|_| KeySourceError::Malformed)?;
+    // All zero is what a file that was never written decodes to.
+    (key.expose_secret() != &[0; 32]).then_some(key).ok_or(KeySourceError::Malformed)
+}
+
+fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0_usize;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest)? {
+            0 => break,
+            read => filled = filled.saturating_add(read),
+        }
+    }
+    Ok(filled)
+}
+
+/// The path without links, as far as it exists; what does not exist yet has no `..` in it.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let mut missing = Vec::new();
+    for ancestor in absolute.ancestors() {
+        match ancestor.canonicalize() {
+            Ok(existing) => return Ok(missing.iter().rev().fold(existing, |whole, name| whole.join(name))),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) => match ancestor.components().next_back() {
+                Some(Component::Normal(name)) => missing.push(name.to_owned()),
+                _ => return Err(error),
+            },
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+fn unreadable(error: &io::Error) -> KeySourceError {
+    KeySourceError::Unreadable(error.to_string())
+}
+
+const HEX_DIGITS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    struct Place {
+        root: tempfile::TempDir,
+        source: KeyFile,
+    }
+
+    fn place() -> Place {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("data")).unwrap();
+        let source = KeyFile::new(&root.path().join("key"), &root.path().join("data"));
+        source.create().unwrap();
+        Place { root, source }
+    }
+
+    fn denied(source: &KeyFile) -> KeySourceError {
+        source.key().map(|_| ()).unwrap_err()
+    }
+
+    #[test]
+    fn a_created_key_reads_back_and_is_not_replaced() {
+        let place = place();
+        let metadata = fs::metadata(&place.source.path).unwrap();
+        assert_eq!(metadata.mode() & 0o7777, 0o600);
+        let first = place.source.key().unwrap();
+        assert_eq!(place.source.create(), Err(KeySourceError::Exists));
+        assert_eq!(place.source.key().unwrap().expose_secret(), first.expose_secret());
+    }
+
+    #[test]
+    fn a_key_that_others_may_use_is_denied() {
+        let place = place();
+        for mode in [0o640, 0o604, 0o700, 0o620, 0o666, 0o4600] {
+            fs::set_permissions(&place.source.path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(denied(&place.source), KeySourceError::Permissions, "{mode:o}");
+        }
+        fs::set_permissions(&place.source.path, Permissions::from_mode(0o400)).unwrap();
+        assert!(place.source.key().is_ok());
+    }
+
+    #[test]
+    fn a_foreign_key_is_denied() {
+        let place = place();
+        if !rustix::process::geteuid().is_root() {
+            // Only root can give a file away; for others /etc/passwd is a file of root's.
+            let foreign = KeyFile::new(Path::new("/etc/passwd"), place.root.path());
+            assert_eq!(denied(&foreign), KeySourceError::ForeignOwner);
+            return;
+        }
+        std::os::unix::fs::chown(&place.source.path, Some(1), None).unwrap();
+        assert_eq!(denied(&place.source), KeySourceError::ForeignOwner);
+    }
+
+    #[test]
+    fn a_link_a_directory_or_a_second_name_is_denied() {
+        let place = place();
+        let root = place.root.path();
+        let at = |name: &str| KeyFile::new(&root.join(name), &root.join("data"));
+        symlink(root.join("key"), root.join("link")).unwrap();
+        assert_eq!(denied(&at("link")), KeySourceError::SymbolicLink);
+        fs::create_dir(root.join("folder")).unwrap();
+        assert_eq!(denied(&at("folder")), KeySourceError::NotRegular);
+        fs::hard_link(root.join("key"), root.join("data/second")).unwrap();
+        assert_eq!(denied(&place.source), KeySourceError::NotRegular);
+    }
+
+    #[test]
+    fn a_key_inside_the_data_directory_is_denied_however_it_is_spelt() {
+        let place = place();
+        let root = place.root.path();
+        symlink(root.join("data"), root.join("elsewhere")).unwrap();
+        for path in ["data/key", "elsewhere/key", "data/../data/key", "elsewhere/new/key"] {
+            let source = KeyFile::new(&root.join(path), &root.join("data"));
+            assert_eq!(source.create(), Err(KeySourceError::InsideData), "{path}");
+            assert_eq!(denied(&source), KeySourceError::InsideData, "{path}");
+        }
+        let early = KeyFile::new(&root.join("later/store/key"), &root.join("later"));
+        assert_eq!(early.create(), Err(KeySourceError::InsideData));
+    }
+
+    #[test]
+    fn a_key_of_another_shape_is_malformed() {
+        let place = place();
+        let digits = "0123456789abcdef".repeat(4);
+        let long = format!("{digits}\n\n");
+        for text in ["", "\n", &digits[1..], &digits.to_uppercase(), &long, &"0".repeat(64), &"g".repeat(64)]
+        {
+            fs::write(&place.source.path, text).unwrap();
+            assert_eq!(denied(&place.source), KeySourceError::Malformed, "{text:?}");
+        }
+        fs::write(&place.source.path, &digits).unwrap();
+        assert!(place.source.key().is_ok());
+    }
+
+    #[test]
+    fn a_missing_key_is_an_error_and_not_a_new_key() {
+        let place = place();
+        fs::remove_file(&place.source.path).unwrap();
+        assert!(matches!(denied(&place.source), KeySourceError::Unreadable(_)));
+        assert!(!place.source.path.exists());
+    }
+}
