@@ -1,1 +1,3 @@
 //! The appraisal stage.
+
+pub mod claims;
