@@ -1,3 +1,5 @@
 //! The appraisal stage.
 
 pub mod claims;
+pub mod reference_text;
+pub mod reference_values;
