@@ -206,3 +206,5 @@ pub const CBOR_DEPTH: usize = 16;
 pub const POLICY_BYTES: usize = 1024 * 1024;
 /// Reference sets of all workloads.
 pub const REFERENCE_SETS: usize = 100_000;
+/// A policy's name, bytes: long enough to say what it is for, short enough for every record of a decision.
+pub const POLICY_NAME_BYTES: usize = 64;

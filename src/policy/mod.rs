@@ -1,1 +1,6 @@
 //! The policy stage.
+
+pub mod question;
+pub mod index;
+pub mod compile;
+pub mod cedar;

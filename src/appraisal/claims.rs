@@ -1,0 +1,177 @@
+//! Claims that verified evidence makes, and the form in which policy and the audit log read them.
+//!
+//! *Takes* what a verifier established. *Gives* [`ProcessClaims`] to the appraisal, [`AttestedClaims`] to policy and audit.
+//! *Denies* nothing itself. *Source*: `protocol.md`, the `process` document; RFC 9334 §8.4 (attestation results).
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A file that a launcher will run, measured by the node's attester.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The path, as /proc shows it.
+    pub path: String,
+    /// SHA-256 of the content.
+    pub sha256: [u8; 32],
+}
+
+/// What a verified `process` document says of one process, in the node's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessClaims {
+    /// The node's enrolled name.
+    pub node: String,
+    /// The kernel's boot id, with dashes.
+    pub boot_id: String,
+    /// The executable's path, as /proc's `exe` link says.
+    pub executable_path: String,
+    /// SHA-256 of the executable.
+    pub executable_sha256: [u8; 32],
+    /// Its fs-verity digest, 32 or 64 bytes, where the file has one.
+    pub fs_verity: Option<Vec<u8>>,
+    /// User id.
+    pub uid: u64,
+    /// Group id.
+    pub gid: u64,
+    /// Supplementary groups, ascending.
+    pub groups: Vec<u64>,
+    /// SHA-256 of the command line: the process's own word, informative only.
+    pub arguments_sha256: [u8; 32],
+    /// The cgroup v2 path.
+    pub cgroup: String,
+    /// The systemd unit, where there is one.
+    pub systemd_unit: Option<String>,
+    /// The container's id, where there is one.
+    pub container_id: Option<String>,
+    /// Clock ticks from boot to the process's start.
+    pub start_time: u64,
+    /// What a launcher will run, in its order; none for a process that speaks for itself.
+    pub program: Option<Vec<Program>>,
+}
+
+/// The attestation result of a `process` document, as policy reads it and the audit log keeps it. Digests are lower-case
+/// hex.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttestedProcess {
+    /// The node's enrolled name.
+    pub node: String,
+    /// The executable's path.
+    pub executable_path: String,
+    /// SHA-256 of the executable.
+    pub executable_sha256: String,
+    /// Its fs-verity digest, where the file has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fs_verity: Option<String>,
+    /// User id.
+    pub uid: u64,
+    /// Group id.
+    pub gid: u64,
+    /// Supplementary groups.
+    #[serde(default)]
+    pub groups: BTreeSet<u64>,
+    /// The cgroup v2 path.
+    pub cgroup: String,
+    /// The systemd unit, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd_unit: Option<String>,
+    /// The container's id, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// Digests of what a launcher will run; empty without one.
+    #[serde(default)]
+    pub program_sha256: BTreeSet<String>,
+    /// Paths of the same.
+    #[serde(default)]
+    pub program_paths: BTreeSet<String>,
+    /// The name of the reference set that matched.
+    pub reference_set: String,
+}
+
+impl AttestedProcess {
+    /// The claims that matched `reference_set`.
+    pub fn new(claims: &ProcessClaims, reference_set: &str) -> Self {
+        let programs = claims.program.as_deref().unwrap_or_default();
+        AttestedProcess {
+            node: claims.node.clone(),
+            executable_path: claims.executable_path.clone(),
+            executable_sha256: hex::encode(claims.executable_sha256),
+            fs_verity: claims.fs_verity.as_ref().map(hex::encode),
+            uid: claims.uid,
+            gid: claims.gid,
+            groups: claims.groups.iter().copied().collect(),
+            cgroup: claims.cgroup.clone(),
+            systemd_unit: claims.systemd_unit.clone(),
+            container_id: claims.container_id.clone(),
+            program_sha256: programs.iter().map(|program| hex::encode(program.sha256)).collect(),
+            program_paths: programs.iter().map(|program| program.path.clone()).collect(),
+            reference_set: reference_set.to_owned(),
+        }
+    }
+}
+
+/// The attestation results of one request, each format under its own name; a format that was not sent is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttestedClaims {
+    /// Of a `process` document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<AttestedProcess>,
+}
+
+impl AttestedClaims {
+    /// The form of `Case::claims`: by format.
+    pub fn to_json(&self) -> Result<BTreeMap<String, serde_json::Value>, serde_json::Error> {
+        serde_json::from_value(serde_json::to_value(self)?)
+    }
+
+    /// The same, read back from a recorded decision. Fails where a format, or a claim, is not known to this version.
+    pub fn from_json(claims: &BTreeMap<String, serde_json::Value>) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(serde_json::to_value(claims)?)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// One process that speaks for itself.
+    pub(crate) fn process() -> ProcessClaims {
+        ProcessClaims {
+            node: "n1".into(),
+            boot_id: "5f3f1c2e-7f0f-4e0c-9d53-0f5f6a2b7c11".into(),
+            executable_path: "/usr/bin/pay".into(),
+            executable_sha256: [0xaa; 32],
+            fs_verity: None,
+            uid: 1000,
+            gid: 1000,
+            groups: vec![27, 1000],
+            arguments_sha256: [0xcc; 32],
+            cgroup: "/system.slice/pay.service".into(),
+            systemd_unit: Some("pay.service".into()),
+            container_id: None,
+            start_time: 4711,
+            program: None,
+        }
+    }
+
+    #[test]
+    fn claims_survive_the_audit_record() {
+        let claims = ProcessClaims {
+            program: Some(vec![Program { path: "/opt/job.py".into(), sha256: [0xbb; 32] }]),
+            ..process()
+        };
+        let attested = AttestedClaims { process: Some(AttestedProcess::new(&claims, "pay-2")) };
+        let recorded = attested.to_json().unwrap();
+        assert_eq!(recorded["process"]["program_sha256"][0], "bb".repeat(32));
+        assert_eq!(AttestedClaims::from_json(&recorded).unwrap(), attested);
+    }
+
+    #[test]
+    fn a_recorded_format_that_is_not_known_is_no_claim_at_all() {
+        let mut recorded = AttestedClaims::default().to_json().unwrap();
+        recorded.insert("nitro".into(), serde_json::json!({}));
+        assert!(
+            AttestedClaims::from_json(&recorded).unwrap_err().to_string().contains("unknown field `nitro`")
+        );
+    }
+}
