@@ -1,0 +1,168 @@
+//! Whether a `process` document may be believed: it is of an enrolled node, unaltered, for this challenge, of now.
+//!
+//! *Takes* the body, [`Nodes`], the binding due, the peer's identity, the time. *Gives* [`VerifiedStatement`]. *Denies*
+//! each by the name of what is wrong, in the order of the checks below.
+//! *Source*: `protocol.md` "process", "The evidence binding"; RFC 9334 §10.2.
+
+use super::node::{EnrolledNode, Nodes};
+use super::parse::{SignedStatement, parse};
+use super::sign::signed_bytes;
+use super::statement::Statement;
+use crate::denial::Denial;
+use crate::limits;
+use crate::spiffe::SpiffeId;
+use crate::time::{Now, WallTime};
+use subtle::ConstantTimeEq;
+
+/// A statement of an enrolled node, signed, bound to this challenge, fresh, about an identity that the node may vouch
+/// for. Made by [`verify`] alone.
+///
+/// ```compile_fail
+/// fn forge(statement: portcullis::evidence::process::Statement) -> portcullis::evidence::process::VerifiedStatement {
+///     portcullis::evidence::process::VerifiedStatement { statement }
+/// }
+/// ```
+#[must_use]
+pub struct VerifiedStatement {
+    statement: Statement,
+    nodes_epoch: u64,
+    node_not_after: WallTime,
+}
+
+impl VerifiedStatement {
+    /// The claims.
+    pub fn statement(&self) -> &Statement {
+        &self.statement
+    }
+
+    /// The snapshot of enrolments that it was verified against.
+    pub fn nodes_epoch(&self) -> u64 {
+        self.nodes_epoch
+    }
+
+    /// The end of the node's enrolment, exclusive.
+    pub fn node_not_after(&self) -> WallTime {
+        self.node_not_after
+    }
+
+    /// From when on it is too old: `iat` and the greatest age, exclusive.
+    pub fn too_old_from(&self) -> WallTime {
+        let oldest = self.statement.iat.saturating_add(limits::PROCESS_IAT_AGE_SECONDS);
+        WallTime(oldest.saturating_mul(1000).saturating_add(1))
+    }
+}
+
+impl std::fmt::Debug for VerifiedStatement {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("VerifiedStatement")
+            .field("node", &self.statement.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a document was refused: the denial, and a line for the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The denial.
+    pub denial: Denial,
+    /// What was wrong, without any of the evidence's bytes.
+    pub detail: String,
+}
+
+/// Verifies a document. `binding` is the one due: the plain binding of this challenge.
+pub fn verify(
+    body: &[u8],
+    nodes: &Nodes,
+    binding: &[u8; limits::BINDING_BYTES],
+    identity: &SpiffeId,
+    now: Now,
+) -> Result<VerifiedStatement, Refusal> {
+    let signed = parse(body).map_err(|error| refusal(Denial::EvidenceMalformed, error.to_string()))?;
+    let node = nodes
+        .by_key(&signed.key_id)
+        .ok_or_else(|| refusal(Denial::EndorsementUntrusted, key_text(&signed) + " is not enrolled"))?;
+    check_signature(&signed, node)?;
+    check_node(&signed.statement, node)?;
+    check_binding(&signed.statement, binding)?;
+    check_age(&signed.statement, now)?;
+    check_enrolment(node, identity, now)?;
+    Ok(VerifiedStatement {
+        statement: signed.statement,
+        nodes_epoch: nodes.epoch(),
+        node_not_after: node.not_after,
+    })
+}
+
+fn check_signature(signed: &SignedStatement<'_>, node: &EnrolledNode) -> Result<(), Refusal> {
+    if signed.algorithm != node.public_key.algorithm() {
+        return Err(refusal(Denial::EvidenceSignatureInvalid, "alg does not go with the key that kid names"));
+    }
+    let message = signed_bytes(signed.protected, signed.payload);
+    if !node.public_key.verifies(&message, &signed.signature) {
+        return Err(refusal(
+            Denial::EvidenceSignatureInvalid,
+            "the signature is not of the key that kid names",
+        ));
+    }
+    Ok(())
+}
+
+fn check_node(statement: &Statement, node: &EnrolledNode) -> Result<(), Refusal> {
+    if statement.node != node.name {
+        let detail =
+            format!("the key is enrolled as `{}`, the statement names another node", bounded(&node.name));
+        return Err(refusal(Denial::EvidenceNodeMismatch, detail));
+    }
+    Ok(())
+}
+
+/// All 64 bytes, in constant time; a binding of zeros is nobody's.
+fn check_binding(statement: &Statement, due: &[u8; limits::BINDING_BYTES]) -> Result<(), Refusal> {
+    let zero = due.ct_eq(&[0; limits::BINDING_BYTES]);
+    let equal = statement.binding.ct_eq(due);
+    if !bool::from(equal & !zero) {
+        return Err(refusal(Denial::EvidenceBindingMismatch, "eat_nonce is not the binding that is due"));
+    }
+    Ok(())
+}
+
+/// Both limits count: at the age or the lead itself the statement still stands.
+fn check_age(statement: &Statement, now: Now) -> Result<(), Refusal> {
+    let made = WallTime(statement.iat.saturating_mul(1000));
+    let (age, lead) = (now.wall.since(made), made.since(now.wall));
+    if age > limits::PROCESS_IAT_AGE_SECONDS.saturating_mul(1000) {
+        return Err(refusal(Denial::EvidenceTooOld, format!("made {age} ms ago")));
+    }
+    if lead > limits::NOT_YET_ALLOWANCE_SECONDS.saturating_mul(1000) {
+        return Err(refusal(Denial::EvidenceFromFuture, format!("made {lead} ms ahead of now")));
+    }
+    Ok(())
+}
+
+fn check_enrolment(node: &EnrolledNode, identity: &SpiffeId, now: Now) -> Result<(), Refusal> {
+    let name = bounded(&node.name);
+    if now.wall >= node.not_after {
+        let detail = format!("the enrolment of node `{name}` ended at {}", node.not_after);
+        return Err(refusal(Denial::EndorsementExpired, detail));
+    }
+    if !node.may_vouch_for.iter().any(|pattern| pattern.matches(identity)) {
+        return Err(refusal(
+            Denial::EndorsementNotPermitted,
+            format!("node `{name}` may not vouch for this identity"),
+        ));
+    }
+    Ok(())
+}
+
+fn refusal(denial: Denial, detail: impl Into<String>) -> Refusal {
+    Refusal { denial, detail: detail.into() }
+}
+
+fn key_text(signed: &SignedStatement<'_>) -> String {
+    format!("key {}", hex::encode(signed.key_id))
+}
+
+fn bounded(name: &str) -> String {
+    name.chars().take(64).collect()
+}
