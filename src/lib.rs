@@ -3,7 +3,7 @@
 //! The flow, in the order a request meets it; a stage may name earlier stages, never later ones:
 //!
 //! `transport` → `challenge` → `evidence` → `freshness` → `latch` → `appraisal` → `policy` → `audit` → `release`,
-//! driven by `broker`, spoken over gRPC by `api`.
+//! driven by [`broker`], spoken over gRPC by [`api`].
 #![cfg_attr(
     test,
     allow(
@@ -51,6 +51,8 @@ pub mod release;
 pub mod agent;
 #[cfg(feature = "server")]
 pub mod api;
+#[cfg(feature = "server")]
+pub mod broker;
 #[cfg(feature = "server")]
 pub mod cli;
 pub mod client;

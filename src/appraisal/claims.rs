@@ -48,6 +48,32 @@ pub struct ProcessClaims {
     pub program: Option<Vec<Program>>,
 }
 
+impl From<&crate::evidence::process::Statement> for ProcessClaims {
+    /// The same claims, in the appraisal's words: an empty `program` on the wire is none.
+    fn from(statement: &crate::evidence::process::Statement) -> Self {
+        let process = &statement.process;
+        let programs = process.program.iter();
+        let program: Vec<Program> =
+            programs.map(|program| Program { path: program.path.clone(), sha256: program.sha256 }).collect();
+        ProcessClaims {
+            node: statement.node.clone(),
+            boot_id: statement.boot_id.clone(),
+            executable_path: process.executable.path.clone(),
+            executable_sha256: process.executable.sha256,
+            fs_verity: process.executable.fs_verity.clone(),
+            uid: process.uid,
+            gid: process.gid,
+            groups: process.groups.clone(),
+            arguments_sha256: process.arguments_sha256,
+            cgroup: process.cgroup.clone(),
+            systemd_unit: process.systemd_unit.clone(),
+            container_id: process.container_id.clone(),
+            start_time: process.start_time,
+            program: (!program.is_empty()).then_some(program),
+        }
+    }
+}
+
 /// The attestation result of a `process` document, as policy reads it and the audit log keeps it. Digests are lower-case
 /// hex.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

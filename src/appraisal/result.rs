@@ -1,5 +1,6 @@
 //! The witness that the claims are those of a current reference set.
 
+use crate::appraisal::claims::{AttestedClaims, AttestedProcess, ProcessClaims};
 use crate::appraisal::reference_values::{Appraisal, ReferenceValues};
 use crate::case::{Case, Denied, Stage};
 use crate::denial::Denial;
@@ -28,7 +29,7 @@ struct Snapshot {
 #[must_use]
 pub struct AttestationResult {
     unlatched: Unlatched,
-    reference_set: String,
+    claims: AttestedClaims,
     usable_until: WallTime,
 }
 
@@ -57,12 +58,13 @@ impl Appraiser {
         };
         unlatched.evidence_mut().case_mut().epochs.insert("reference".to_owned(), reference.epoch);
         let identity = unlatched.evidence().peer().connection().spiffe_id();
-        let claims = crate::appraisal::claims::ProcessClaims::from(unlatched.evidence().process());
+        let claims = ProcessClaims::from(unlatched.evidence().process().statement());
         match reference.values.appraise(identity, &claims, now) {
             Appraisal::Matches { set, not_after } => {
                 unlatched.evidence_mut().case_mut().rules.push(format!("reference:{set}"));
                 let usable_until = unlatched.usable_until().min(not_after);
-                Ok(AttestationResult { unlatched, reference_set: set, usable_until })
+                let claims = AttestedClaims { process: Some(AttestedProcess::new(&claims, &set)) };
+                Ok(AttestationResult { unlatched, claims, usable_until })
             }
             Appraisal::Mismatch { detail } => {
                 Err(unlatched.into_case().deny_because(Denial::MeasurementMismatch, detail))
@@ -92,9 +94,9 @@ impl AttestationResult {
         self.unlatched.evidence_mut()
     }
 
-    /// The reference set that matched.
-    pub fn reference_set(&self) -> &str {
-        &self.reference_set
+    /// The attestation result of each format, as policy reads it.
+    pub fn claims(&self) -> &AttestedClaims {
+        &self.claims
     }
 
     /// The earliest end of all that this rests on, exclusive.

@@ -132,14 +132,15 @@ fn verify_process(
     peer: &Peer,
     now: Now,
 ) -> Result<VerifiedStatement, process::Refusal> {
-    process::verify(&document.body, nodes, binding, peer.connection().spiffe_id(), now)
+    process::verify(&document.body, nodes, binding.as_bytes(), peer.connection().spiffe_id(), now)
 }
 
 fn note_claims(case: &mut Case, process: &VerifiedStatement) {
-    let claims = process.claims_json();
+    let statement = process.statement();
+    let claims = statement.claims_json();
     let text = claims.to_string();
     case.claims_sha256 = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()));
     case.claims.insert(process::FORMAT.to_owned(), claims);
-    case.node = Some(process.node().to_owned());
-    case.subject = hex::encode(process.subject());
+    case.node = Some(statement.node.clone());
+    case.subject = hex::encode(statement.subject());
 }

@@ -40,7 +40,7 @@ impl Freshness {
         if let Err(denial) = verified.reprove(&self.trust, now) {
             return Err(verified.into_case().deny(denial));
         }
-        let usable_until = verified.peer().usable_until().min(verified.process().not_after());
+        let usable_until = verified.peer().usable_until().min(verified.process().node_not_after());
         if now.wall >= usable_until {
             return Err(verified.into_case().deny(Denial::EndorsementExpired));
         }

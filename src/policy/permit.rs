@@ -5,7 +5,8 @@ use crate::case::{Case, Denied, Stage};
 use crate::denial::Denial;
 use crate::evidence::VerifiedEvidence;
 use crate::limits;
-use crate::policy::{Decision, PolicySet, Question, SecretFacts};
+use crate::policy::cedar::{Decision, PolicySet};
+use crate::policy::question::{Question, SecretFacts};
 use crate::request::{ChannelBinding, SecretPath, SecretRequest};
 use crate::time::WallTime;
 use arc_swap::ArcSwap;
@@ -122,7 +123,7 @@ impl Pdp {
         let mut refused = None;
         for index in 0..standings.len() {
             let Some((secret, standing)) = nth(&result, &standings, index) else { continue };
-            let (outcome, rules) = decide_one(&policy.set, result.evidence(), secret, standing, ttl_seconds);
+            let (outcome, rules) = decide_one(&policy.set, &result, secret, standing, ttl_seconds);
             let path = secret.path.to_string();
             result.evidence_mut().case_mut().rules.extend(rules);
             if let Err((denial, detail)) = outcome {
@@ -194,19 +195,20 @@ fn nth<'a>(
 /// Policy first, for what exists and what does not; only then whether it exists, so that no order tells the two apart.
 fn decide_one(
     set: &PolicySet,
-    evidence: &VerifiedEvidence,
+    result: &AttestationResult,
     secret: &SecretRequest,
     standing: &Standing,
     ttl_seconds: u32,
 ) -> (Outcome, Vec<String>) {
+    let evidence = result.evidence();
     let facts = match standing {
-        Ok(standing) => SecretFacts::of(&secret.path, &standing.labels),
+        Ok(standing) => SecretFacts { path: &secret.path, labels: &standing.labels },
         Err(_) => SecretFacts::stand_in(&secret.path),
     };
     let question = Question {
         principal: evidence.peer().connection().spiffe_id(),
         secret: facts,
-        claims: &evidence.case().claims,
+        claims: result.claims(),
         channel_binding: evidence.channel_binding(),
         ttl_seconds,
         hold: evidence.request().hold(),
