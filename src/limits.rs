@@ -67,6 +67,27 @@ pub const DRAIN_MS: u64 = 35_000;
 pub const KEEP_ALIVE_MS: u64 = 30_000;
 /// A certificate chain as presented, bytes: four certificates with 4096-bit RSA keys fit in 8 KiB.
 pub const CHAIN_BYTES: usize = 64 * 1024;
+/// Certificates in a chain as presented: webpki follows at most six intermediates, and one root may come along.
+pub const CHAIN_CERTIFICATES: usize = 8;
+/// Connection flow-control window, bytes: twice the largest message.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Stream flow-control window, bytes: half the largest message, so that a stream that is not read holds little.
+pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Bytes queued for one stream's responses: the largest message fits.
+pub const SEND_BUFFER_BYTES: usize = 1024 * 1024;
+/// Streams that a peer reset before they were accepted, and resets that it made the broker send, before the connection is
+/// closed ("rapid reset", CVE-2023-44487): as many as it may have open.
+pub const RESET_STREAMS: usize = 64;
+/// A peer that does not answer a keep-alive PING within this time is gone, milliseconds.
+pub const KEEP_ALIVE_TIMEOUT_MS: u64 = 20_000;
+/// Pause after an accept error that is the machine's, such as EMFILE, milliseconds: the loop neither dies nor spins.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// How often a connection looks at its own end against the clock, milliseconds: timers stand still in a suspended machine.
+pub const CONNECTION_LOOK_MS: u64 = 30_000;
+/// A refused handshake of one leaf key is recorded at most once in this time, milliseconds (`protocol.md`).
+pub const HANDSHAKE_RECORD_MS: u64 = 60_000;
+/// Leaf keys remembered for that; beyond it refused handshakes are counted only.
+pub const HANDSHAKE_RECORD_KEYS: usize = 4_096;
 
 // Freshness.
 

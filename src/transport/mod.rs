@@ -1,1 +1,20 @@
-//! The transport stage.
+//! The transport stage: who is at the other end, provable now.
+//!
+//! *Takes* a TCP connection. *Gives* requests with a [`Connection`] among their extensions, and [`Peer`], the first
+//! witness. *Denies* everything from `PeerIdentityAmbiguous` to `RevocationStale`; what is provably wrong already in the
+//! handshake. *Source*: RFC 8446; RFC 9113; RFC 5280; SPIFFE X.509-SVID; `protocol.md` "Connection".
+
+pub mod bundle;
+pub mod domain;
+pub mod file;
+pub mod path;
+pub mod peer;
+pub mod revocation;
+pub mod svid;
+pub mod tls;
+pub mod trust;
+
+pub use peer::{AdminConnection, Connection, Peer};
+pub use trust::{
+    DomainConfig, DomainStatus, InputChange, Marks, MarksUnavailable, RevocationMode, Revocations, Trust,
+};
