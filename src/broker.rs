@@ -21,6 +21,7 @@ use crate::time::{Clock, Now};
 use crate::transport::peer::Connection;
 use crate::transport::trust::Trust;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Every stage, and the clock.
 pub struct Broker {
@@ -30,6 +31,8 @@ pub struct Broker {
     pub clock: Arc<Clock>,
     /// Bundles, lists and revocations.
     pub trust: Arc<Trust>,
+    /// Whether the broker's own revocations could be read; while not, everyone is denied.
+    pub revocations_known: AtomicBool,
     /// Limits on callers.
     pub admission: Admission,
     /// Verifiers of evidence.
@@ -165,6 +168,9 @@ impl Broker {
 
     /// What every request needs and no request can change; looked at before any secret is, so that it tells of none.
     fn not_current(&self) -> Option<Denial> {
+        if !self.revocations_known.load(Ordering::SeqCst) {
+            return Some(Denial::RevocationUnknown);
+        }
         if self.verifiers.nodes_epoch().is_none() {
             return Some(Denial::NodesUnavailable);
         }

@@ -56,3 +56,5 @@ pub mod broker;
 #[cfg(feature = "server")]
 pub mod cli;
 pub mod client;
+#[cfg(feature = "server")]
+pub mod registry;

@@ -229,3 +229,9 @@ pub const POLICY_BYTES: usize = 1024 * 1024;
 pub const REFERENCE_SETS: usize = 100_000;
 /// A policy's name, bytes: long enough to say what it is for, short enough for every record of a decision.
 pub const POLICY_NAME_BYTES: usize = 64;
+/// Enrolled nodes: a large fleet; all are held in memory, about 1 KiB each.
+pub const NODES: usize = 100_000;
+/// Administrators.
+pub const ADMINISTRATORS: usize = 1_000;
+/// The broker's own revocations.
+pub const REVOCATIONS: usize = 100_000;

@@ -159,10 +159,11 @@ impl Peer {
 
     /// Proves it again, now. Where nothing that it rests on changed, only ends are looked at; else all of it.
     /// **Denies** whatever [`Trust::prove`] denies.
-    pub fn reproven(mut self, trust: &Trust, now: Now) -> Result<Peer, Denial> {
+    pub fn reprove(&mut self, trust: &Trust, now: Now) -> Result<(), Denial> {
         let snapshot = trust.domain(self.connection.spiffe_id())?.snapshot();
         if snapshot.epoch != self.epoch || trust.revocation_epoch() != self.revocation_epoch {
-            return trust.prove(&self.connection, now);
+            *self = trust.prove(&self.connection, now)?;
+            return Ok(());
         }
         if now.wall >= self.path_ends {
             return Err(Denial::PeerCertificateExpired);
@@ -176,7 +177,7 @@ impl Peer {
             }
             self.usable_until = self.usable_until.min(lists.ends(&self.lists));
         }
-        Ok(self)
+        Ok(())
     }
 }
 

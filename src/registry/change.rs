@@ -1,0 +1,149 @@
+//! One change: intent on the log, commit, in force, second record.
+
+use crate::audit::record::{AdminAct, Event, LatchKey};
+use crate::registry::Registry;
+use crate::store::vault::Kind;
+use crate::store::{CommitNumber, StoreError, Transaction};
+use crate::time::Now;
+
+/// A change that is ready to be made.
+pub struct Change {
+    /// Who asks for what; goes into the log before anything happens.
+    pub act: AdminAct,
+    /// What is written; none for an act that changes no store.
+    pub transaction: Option<Transaction>,
+    /// What to load anew once it is written.
+    pub kinds: Vec<Kind>,
+    /// The names under which refusals rest on what changes (`policy`, `reference`, `secret:…`, `node:…`): their holds end,
+    /// unless the administrator keeps them.
+    pub ends_latches_on: Vec<String>,
+}
+
+/// A change that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The id of the intent's record.
+    pub record: String,
+    /// The commit number; none for an act that changes no store.
+    pub commit: Option<CommitNumber>,
+    /// The holds that it ended.
+    pub latches_ended: Vec<LatchKey>,
+}
+
+/// Why a change was not made, or is not known to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// The log cannot be written; nothing was changed.
+    #[error("the audit log cannot be written; nothing was changed: {0}")]
+    AuditUnavailable(String),
+    /// The store refused or failed; nothing was changed, unless it says so.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// It is changed and in force, but the second record could not be written; it is written before the next change.
+    #[error("the change is in force, but its second record could not be written: {0}")]
+    Unsettled(String),
+}
+
+impl Registry {
+    /// Makes a change. It returns only after no older grant can be redeemed.
+    pub async fn change(&self, change: Change, now: Now) -> Result<Changed, ChangeError> {
+        self.settle(now).await?;
+        let Some(transaction) = change.transaction else {
+            let record = self.note(Event::AdminIntent { act: change.act, commit: None }, now).await?;
+            let latches_ended = self.end_latches(&change.ends_latches_on, &record, now).await;
+            return Ok(Changed { record, commit: None, latches_ended });
+        };
+        let (record, number) = self.commit(change.act, transaction, now).await?;
+        self.enforce(&change.kinds).await;
+        let latches_ended = self.end_latches(&change.ends_latches_on, &record, now).await;
+        self.second_record(Event::Applied { commit: number.0 }, now).await?;
+        Ok(Changed { record, commit: Some(number), latches_ended })
+    }
+
+    /// Records an act that changes nothing in the store before the caller does it.
+    pub async fn intend(&self, act: AdminAct, now: Now) -> Result<String, ChangeError> {
+        self.settle(now).await?;
+        self.note(Event::AdminIntent { act, commit: None }, now).await
+    }
+
+    async fn commit(
+        &self,
+        act: AdminAct,
+        mut transaction: Transaction,
+        now: Now,
+    ) -> Result<(String, CommitNumber), ChangeError> {
+        let turn = self.vault.turn().await?;
+        let number = turn.number();
+        let last = self.vault.read(Kind::State, LAST_INTENT).await?;
+        let record = self.note(Event::AdminIntent { act, commit: Some(number.0) }, now).await?;
+        let body = format!("{}:{record}", number.0);
+        self.vault.put(&mut transaction, Kind::State, LAST_INTENT, last.as_ref(), body.as_bytes())?;
+        match turn.commit(transaction).await {
+            Ok(number) => Ok((record, number)),
+            Err(error) => {
+                // Undecided stays an open intent: the next start knows from the store what became of it.
+                if error != StoreError::Undecided {
+                    let _ = self.second_record(Event::NotApplied { commit: number.0 }, now).await;
+                }
+                Err(ChangeError::Store(error))
+            }
+        }
+    }
+
+    /// Puts what was written in force. While the barrier is held no grant is redeemed, so none that was decided on what
+    /// stood before is redeemed after.
+    async fn enforce(&self, kinds: &[Kind]) {
+        let _narrowed = self.broker.barrier().narrow().await;
+        for kind in kinds {
+            self.load_kind(*kind).await;
+        }
+    }
+
+    async fn end_latches(&self, names: &[String], record: &str, now: Now) -> Vec<LatchKey> {
+        let mut ended = Vec::new();
+        for name in names {
+            for key in self.broker.latches.resting_on(name) {
+                let event = Event::LatchCleared { key: key.clone(), by: record.to_owned() };
+                // A hold whose end is not on the log would stand again after a restart, so it goes on standing now.
+                if self.note(event, now).await.is_ok() && self.broker.latches.clear(&key) {
+                    ended.push(key);
+                }
+            }
+        }
+        ended
+    }
+
+    /// Writes second records that are owed. Nothing is changed while one is.
+    async fn settle(&self, now: Now) -> Result<(), ChangeError> {
+        let mut unsettled = self.unsettled.lock().await;
+        while let Some(event) = unsettled.first().cloned() {
+            self.note(event, now).await?;
+            unsettled.remove(0);
+        }
+        Ok(())
+    }
+
+    async fn second_record(&self, event: Event, now: Now) -> Result<(), ChangeError> {
+        match self.note(event.clone(), now).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.unsettled.lock().await.push(event);
+                Err(ChangeError::Unsettled(error.to_string()))
+            }
+        }
+    }
+
+    async fn note(&self, event: Event, now: Now) -> Result<String, ChangeError> {
+        let noted = self.broker.recorder.note(event, now).await;
+        noted.map_err(|error| ChangeError::AuditUnavailable(error.to_string()))
+    }
+
+    /// At start: whether the intent of commit `number` under record `record` is the last that was applied.
+    pub async fn was_applied(&self, number: u64, record: &str) -> Result<bool, StoreError> {
+        let last = self.vault.read(Kind::State, LAST_INTENT).await?;
+        Ok(last.is_some_and(|last| *last.body == format!("{number}:{record}").into_bytes()))
+    }
+}
+
+/// The state record that each change writes beside its own, so that a start knows whether the last intent was applied.
+const LAST_INTENT: &str = "last-intent";

@@ -1,0 +1,62 @@
+//! What administrators keep: nodes, reference sets, policy, administrators, revocations, secrets.
+//!
+//! *Takes* prepared transactions with the act that asks for them. *Gives* the change: audited before, durable, in force,
+//! audited after, and only then acknowledged. *Denies* by [`ChangeError`]. *Source*: `durability.md` "sled"; SP 800-53
+//! AU-12, AC-3. Each kind is loaded by itself: one that cannot be read is *unknown*, and touches no other.
+
+pub mod administrator;
+mod change;
+mod load;
+
+pub use administrator::{Administrator, Administrators, Role};
+pub use change::{Change, ChangeError, Changed};
+
+use crate::broker::Broker;
+use crate::store::vault::Vault;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// The facts that administrators keep, over the vault, in force in the broker.
+pub struct Registry {
+    vault: Arc<Vault>,
+    broker: Arc<Broker>,
+    administrators: ArcSwap<Option<Administrators>>,
+    /// Digests of executables that run others, which no reference set may vouch for alone.
+    launchers: std::collections::BTreeSet<[u8; 32]>,
+    /// Second records that could not be written yet; nothing is changed before they are.
+    unsettled: Mutex<Vec<crate::audit::record::Event>>,
+}
+
+impl Registry {
+    /// A registry that has loaded nothing; `load` follows.
+    pub fn new(vault: Arc<Vault>, broker: Arc<Broker>, launchers: std::collections::BTreeSet<[u8; 32]>) -> Self {
+        Registry {
+            vault,
+            broker,
+            administrators: ArcSwap::from_pointee(None),
+            launchers,
+            unsettled: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The vault, for reading and for preparing transactions.
+    pub fn vault(&self) -> &Arc<Vault> {
+        &self.vault
+    }
+
+    /// The broker whose facts these are.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Digests of executables that run others.
+    pub fn launchers(&self) -> &std::collections::BTreeSet<[u8; 32]> {
+        &self.launchers
+    }
+
+    /// The administrators; none where they could not be read, and then nobody is one.
+    pub fn administrators(&self) -> Arc<Option<Administrators>> {
+        self.administrators.load_full()
+    }
+}
