@@ -1,1 +1,4 @@
 //! The release stage.
+
+#[cfg(feature = "server")]
+pub mod kv;
