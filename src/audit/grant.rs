@@ -86,7 +86,7 @@ impl Recorder {
 
     /// Records anything else, under a fresh id, which is returned.
     pub async fn note(&self, event: Event, now: Now) -> Result<String, LogError> {
-        let id = random_id().map_err(|_| LogError::Unavailable)?;
+        let id = random_id().map_err(|_| LogError::RecordTooLarge)?;
         self.log.append(&self.entry(id.clone(), event, now)).await?;
         Ok(id)
     }

@@ -2,7 +2,7 @@
 
 use crate::audit::record::{AdminAct, Event, LatchKey};
 use crate::registry::Registry;
-use crate::store::vault::Kind;
+use crate::store::vault::{Kind, Vault};
 use crate::store::{CommitNumber, StoreError, Transaction};
 use crate::time::Now;
 
@@ -138,10 +138,13 @@ impl Registry {
         noted.map_err(|error| ChangeError::AuditUnavailable(error.to_string()))
     }
 
-    /// At start: whether the intent of commit `number` under record `record` is the last that was applied.
-    pub async fn was_applied(&self, number: u64, record: &str) -> Result<bool, StoreError> {
-        let last = self.vault.read(Kind::State, LAST_INTENT).await?;
-        Ok(last.is_some_and(|last| *last.body == format!("{number}:{record}").into_bytes()))
+    /// At start: the commit number of the last intent that was applied; 0 for none. An older intent is settled before a
+    /// newer one is made, so of those still open only this one was applied.
+    pub async fn last_applied_intent(vault: &Vault) -> Result<u64, StoreError> {
+        let Some(last) = vault.read(Kind::State, LAST_INTENT).await? else { return Ok(0) };
+        let text = std::str::from_utf8(&last.body).unwrap_or_default();
+        let number = text.split(':').next().and_then(|number| number.parse().ok());
+        number.ok_or_else(|| StoreError::Damaged("the last intent's number".to_owned()))
     }
 }
 

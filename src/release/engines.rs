@@ -6,9 +6,11 @@ use crate::case::{Denied, Stage};
 use crate::denial::Denial;
 use crate::evidence::Verifiers;
 use crate::policy::{Catalog, Pdp, Permitted, SecretStanding, Unknown};
+use crate::release::kv::{Kv, KvError};
 use crate::release::lease::{Lease, Leases};
 use crate::release::sealing;
 use crate::request::SecretPath;
+use crate::store::StoreError;
 use crate::time::{Now, WallTime};
 use crate::transport::trust::Trust;
 use std::collections::BTreeMap;
@@ -146,6 +148,43 @@ impl Catalog for BTreeMap<String, Arc<dyn Engine>> {
     async fn standing(&self, path: &SecretPath) -> Result<SecretStanding, Unknown> {
         let engine = self.get(path.engine()).or_else(|| self.values().next()).ok_or(Unknown::Absent)?;
         engine.standing(path).await
+    }
+}
+
+#[async_trait::async_trait]
+impl Catalog for Kv {
+    async fn standing(&self, path: &SecretPath) -> Result<SecretStanding, Unknown> {
+        let metadata = self.metadata(path).await.map_err(|error| unknown(&error))?;
+        let metadata = metadata.ok_or(Unknown::Absent)?;
+        let version = metadata.releasable().ok_or(Unknown::Absent)?;
+        Ok(SecretStanding {
+            labels: metadata.labels,
+            lease_default_seconds: metadata.lease_default_seconds,
+            lease_maximum_seconds: metadata.lease_maximum_seconds,
+            exporter_demanded: metadata.exporter_demanded,
+            disabled: metadata.disabled,
+            version,
+            epoch: metadata.epoch,
+            takes_parameters: false,
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl Engine for Kv {
+    async fn open(&self, path: &SecretPath, version: u64) -> Result<Zeroizing<Vec<u8>>, Unknown> {
+        match Kv::open(self, path, version).await {
+            Ok(fields) => Ok(fields.encode()),
+            Err(KvError::Store(error)) => Err(unknown(&error)),
+            Err(_) => Err(Unknown::Absent),
+        }
+    }
+}
+
+fn unknown(error: &StoreError) -> Unknown {
+    match error {
+        StoreError::Damaged(_) => Unknown::Damaged,
+        _ => Unknown::Unavailable,
     }
 }
 

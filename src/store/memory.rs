@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Mutex;
 
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// A store that forgets everything when dropped.
 pub(crate) struct MemoryStore {
     id: StoreId,
-    state: Mutex<(BTreeMap<Vec<u8>, Vec<u8>>, u64)>,
+    state: Mutex<(Entries, u64)>,
 }
 
 impl MemoryStore {
@@ -18,7 +20,7 @@ impl MemoryStore {
     }
 
     /// Changes what is stored behind the vault's back, as an attacker with the disk would.
-    pub(crate) fn tamper(&self, change: impl FnOnce(&mut BTreeMap<Vec<u8>, Vec<u8>>)) {
+    pub(crate) fn tamper(&self, change: impl FnOnce(&mut Entries)) {
         change(&mut self.state.lock().unwrap().0);
     }
 }
