@@ -59,7 +59,8 @@ where
 fn is_grpc(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (first, more) = (values.next(), values.next());
-    more.is_none() && first.is_some_and(|value| value == "application/grpc" || value == "application/grpc+proto")
+    more.is_none()
+        && first.is_some_and(|value| value == "application/grpc" || value == "application/grpc+proto")
 }
 
 /// Exactly one value `[0-9]{1,8}[HMSmun]`, in milliseconds, rounded up; anything else is malformed, never "no deadline".
@@ -124,7 +125,12 @@ mod tests {
             is_grpc(&headers)
         };
         assert!(of(&["application/grpc"]) && of(&["application/grpc+proto"]));
-        for bad in [&[][..], &["application/grpc+json"], &["application/grpc; x"], &["application/grpc", "application/grpc"]] {
+        for bad in [
+            &[][..],
+            &["application/grpc+json"],
+            &["application/grpc; x"],
+            &["application/grpc", "application/grpc"],
+        ] {
             assert!(!of(bad), "{bad:?}");
         }
     }

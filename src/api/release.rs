@@ -45,7 +45,10 @@ impl ReleaseService {
 impl broker_server::Broker for ReleaseService {
     type ReleaseStream = ReleaseStream;
 
-    async fn release(&self, request: Request<Streaming<v1::ReleaseRequest>>) -> Result<Response<ReleaseStream>, Status> {
+    async fn release(
+        &self,
+        request: Request<Streaming<v1::ReleaseRequest>>,
+    ) -> Result<Response<ReleaseStream>, Status> {
         let Some(connection) = request.extensions().get::<Arc<Connection>>().cloned() else {
             return Err(status(&Answered { denial: Denial::Defect, decision_id: None }));
         };
@@ -112,12 +115,18 @@ impl Exchange {
     }
 
     /// The rest runs by itself, so that a caller who leaves cannot stop a decision half-way through its record.
-    fn stream(self, challenge: Challenge, steps: Streaming<v1::ReleaseRequest>, admitted: Admitted) -> ReleaseStream {
+    fn stream(
+        self,
+        challenge: Challenge,
+        steps: Streaming<v1::ReleaseRequest>,
+        admitted: Admitted,
+    ) -> ReleaseStream {
         let (sender, receiver) = mpsc::channel(1);
         let first = challenge_message(&challenge);
         tokio::spawn(async move {
             let _admitted = admitted;
-            let outcome = AssertUnwindSafe(self.attest(challenge, first, steps, &sender)).catch_unwind().await;
+            let outcome =
+                AssertUnwindSafe(self.attest(challenge, first, steps, &sender)).catch_unwind().await;
             if outcome.is_err() {
                 let answered = self.broker.deny_connection(&self.connection, Denial::Defect).await;
                 let _ = sender.send(Item::last(Err(status(&answered)))).await;
@@ -187,7 +196,9 @@ impl Exchange {
         let item = Item { message: Ok(released_message(released)), delivered: Some(went_out) };
         let sent = sender.send(item).await.is_ok();
         if !sent || delivered.await.is_err() {
-            self.broker.undelivered(&decision_id, &lease_id, "the stream was lost before the release went out").await;
+            self.broker
+                .undelivered(&decision_id, &lease_id, "the stream was lost before the release went out")
+                .await;
         }
     }
 

@@ -69,9 +69,9 @@ impl Appraiser {
             Appraisal::Mismatch { detail } => {
                 Err(unlatched.into_case().deny_because(Denial::MeasurementMismatch, detail))
             }
-            Appraisal::Expired { set } => {
-                Err(unlatched.into_case().deny_because(Denial::ReferenceValuesExpired, format!("reference:{set}")))
-            }
+            Appraisal::Expired { set } => Err(unlatched
+                .into_case()
+                .deny_because(Denial::ReferenceValuesExpired, format!("reference:{set}"))),
             Appraisal::Missing => Err(unlatched.into_case().deny(Denial::ReferenceValuesMissing)),
         }
     }

@@ -50,9 +50,15 @@ impl Default for Rates {
         Rates {
             streams_per_identity: limits::STREAMS_PER_IDENTITY,
             records_per_key: rate(limits::RECORDS_PER_KEY_PER_SECOND, limits::RECORDS_PER_KEY_BURST),
-            records_per_identity: rate(limits::RECORDS_PER_IDENTITY_PER_SECOND, limits::RECORDS_PER_IDENTITY_BURST),
+            records_per_identity: rate(
+                limits::RECORDS_PER_IDENTITY_PER_SECOND,
+                limits::RECORDS_PER_IDENTITY_BURST,
+            ),
             denials_per_key: rate(limits::DENIALS_PER_KEY_PER_SECOND, limits::DENIALS_PER_KEY_BURST),
-            denials_per_identity: rate(limits::DENIALS_PER_IDENTITY_PER_SECOND, limits::DENIALS_PER_IDENTITY_BURST),
+            denials_per_identity: rate(
+                limits::DENIALS_PER_IDENTITY_PER_SECOND,
+                limits::DENIALS_PER_IDENTITY_BURST,
+            ),
         }
     }
 }
@@ -105,7 +111,8 @@ impl Admission {
             state.count_shed(caller, now);
             return Err(Denial::LimitExceeded);
         }
-        *state.streams.entry(caller.identity.clone()).or_default() = state.streams_of(&caller.identity).saturating_add(1);
+        *state.streams.entry(caller.identity.clone()).or_default() =
+            state.streams_of(&caller.identity).saturating_add(1);
         Ok(Admitted { state: self.state.clone(), identity: caller.identity.clone() })
     }
 
@@ -256,7 +263,8 @@ mod tests {
     #[test]
     fn places_are_given_back() {
         let admission = Admission::default();
-        let places: Vec<_> = (0..limits::STREAMS_PER_IDENTITY).map(|n| admission.admit(&caller(n as u8), at(0))).collect();
+        let places: Vec<_> =
+            (0..limits::STREAMS_PER_IDENTITY).map(|n| admission.admit(&caller(n as u8), at(0))).collect();
         assert!(places.iter().all(Result::is_ok));
         assert!(admission.admit(&caller(1), at(0)).is_err());
         drop(places);

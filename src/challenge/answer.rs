@@ -72,7 +72,16 @@ impl Challenge {
             Err(denial) => return Err(case.deny(denial)),
         };
         let deadline = now.boot.plus(u64::from(offer.answer_within_ms));
-        Ok(Challenge { peer, request, nonce, round: 0, channel_binding, offer: offer.clone(), deadline, case })
+        Ok(Challenge {
+            peer,
+            request,
+            nonce,
+            round: 0,
+            channel_binding,
+            offer: offer.clone(),
+            deadline,
+            case,
+        })
     }
 
     /// The nonce, for the wire.

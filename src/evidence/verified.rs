@@ -8,6 +8,7 @@ use crate::evidence::process::{self, Nodes, VerifiedStatement};
 use crate::request::{ChannelBinding, Document, ReleaseRequest};
 use crate::time::Now;
 use crate::transport::peer::Peer;
+use crate::transport::trust::Trust;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 
@@ -50,7 +51,8 @@ impl Verifiers {
 
     /// Verifies every document; all must, and the first that does not decides. **Denies** as the module says.
     pub fn verify(&self, answer: Answer, now: Now) -> Result<VerifiedEvidence, Denied> {
-        let AnswerParts { peer, request, binding, channel_binding, documents, mut case } = answer.into_parts();
+        let AnswerParts { peer, request, binding, channel_binding, documents, mut case } =
+            answer.into_parts();
         case.stage = Stage::Evidence;
         let nodes = self.nodes.load();
         let Some(nodes) = nodes.as_ref() else {

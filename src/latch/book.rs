@@ -112,7 +112,11 @@ impl LatchBook {
     pub fn all(&self) -> impl Iterator<Item = Hold> + '_ {
         self.identities.iter().flat_map(|(identity, entries)| {
             entries.iter().map(move |((subject, secret), entry)| Hold {
-                key: LatchKey { identity: identity.clone(), subject: subject.clone(), secret: secret.clone() },
+                key: LatchKey {
+                    identity: identity.clone(),
+                    subject: subject.clone(),
+                    secret: secret.clone(),
+                },
                 until: entry.until,
                 length_ms: entry.length_ms,
                 record: entry.record.clone(),

@@ -219,7 +219,8 @@ fn decide_one(
         Decision::Silent => (refuse(Denial::PolicySilent, String::new()), Vec::new()),
         Decision::Unevaluable { errors } => {
             let rules = errors.iter().map(|(rule, _)| rule.clone()).collect();
-            let detail: Vec<String> = errors.into_iter().map(|(rule, error)| format!("{rule}: {error}")).collect();
+            let detail: Vec<String> =
+                errors.into_iter().map(|(rule, error)| format!("{rule}: {error}")).collect();
             (refuse(Denial::PolicyUnevaluable, detail.join("; ")), rules)
         }
         Decision::Permitted { rules } => (entitled(standing, evidence.channel_binding()), rules),

@@ -97,7 +97,8 @@ impl Administrators {
 
     /// How many may still change administrators at `now`: the last one is not to be removed.
     pub fn keepers(&self, now: Now) -> usize {
-        let keeps = |one: &&Administrator| one.roles.contains(&Role::Administrators) && now.wall < one.not_after;
+        let keeps =
+            |one: &&Administrator| one.roles.contains(&Role::Administrators) && now.wall < one.not_after;
         self.0.values().filter(keeps).count()
     }
 }

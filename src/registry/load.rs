@@ -4,8 +4,8 @@ use crate::appraisal::reference_values::{ReferenceSet, ReferenceValues};
 use crate::evidence::process::{EnrolledNode, Nodes};
 use crate::limits;
 use crate::policy::cedar::PolicySet;
-use crate::registry::administrator::{Administrator, Administrators};
 use crate::registry::Registry;
+use crate::registry::administrator::{Administrator, Administrators};
 use crate::spiffe::IdPattern;
 use crate::store::vault::Kind;
 use serde::de::DeserializeOwned;
@@ -52,7 +52,12 @@ impl Registry {
             Kind::Policy => self.load_policy().await,
             Kind::Administrator => self.load_administrators().await,
             Kind::Revocation => self.load_revocations().await,
-            Kind::SecretMetadata | Kind::SecretValue | Kind::Mark | Kind::Lease | Kind::Latch | Kind::State => {}
+            Kind::SecretMetadata
+            | Kind::SecretValue
+            | Kind::Mark
+            | Kind::Lease
+            | Kind::Latch
+            | Kind::State => {}
         }
     }
 
@@ -79,7 +84,8 @@ impl Registry {
             (Ok(record), Some(epoch)) => (record, epoch),
             _ => return self.broker.pdp.set(None, 0),
         };
-        let text = record.map_or_else(String::new, |record| String::from_utf8_lossy(&record.body).into_owned());
+        let text =
+            record.map_or_else(String::new, |record| String::from_utf8_lossy(&record.body).into_owned());
         match PolicySet::compile(&text) {
             Ok(set) => self.broker.pdp.set(Some(set), epoch),
             Err(error) => {
@@ -104,7 +110,7 @@ impl Registry {
             match one {
                 StoredRevocation::Identity { identity, .. } => revocations.identities.push(identity),
                 StoredRevocation::Key { key_sha256, .. } => {
-                    let key = hex::decode(key_sha256).ok().and_then(|bytes| bytes.try_into().ok());
+                    let key = hex::decode(key_sha256).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
                     revocations.keys.extend(key);
                 }
             }
@@ -121,7 +127,8 @@ impl Registry {
                 return None;
             }
         };
-        let parsed: Result<Vec<T>, _> = records.iter().map(|record| serde_json::from_slice(&record.body)).collect();
+        let parsed: Result<Vec<T>, _> =
+            records.iter().map(|record| serde_json::from_slice(&record.body)).collect();
         match parsed {
             Ok(list) => Some((list, epoch)),
             Err(error) => {

@@ -30,7 +30,11 @@ pub struct Registry {
 
 impl Registry {
     /// A registry that has loaded nothing; `load` follows.
-    pub fn new(vault: Arc<Vault>, broker: Arc<Broker>, launchers: std::collections::BTreeSet<[u8; 32]>) -> Self {
+    pub fn new(
+        vault: Arc<Vault>,
+        broker: Arc<Broker>,
+        launchers: std::collections::BTreeSet<[u8; 32]>,
+    ) -> Self {
         Registry {
             vault,
             broker,

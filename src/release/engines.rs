@@ -116,7 +116,8 @@ impl Engines {
     /// What changed since the decision, if anything did: an older grant is not redeemed (catalogue row 41).
     fn superseded(&self, grant: &Grant) -> Option<&'static str> {
         let epochs = &grant.evidence().case().epochs;
-        let same = |name: &str, current: Option<u64>| epochs.get(name).copied() == current && current.is_some();
+        let same =
+            |name: &str, current: Option<u64>| epochs.get(name).copied() == current && current.is_some();
         let inputs = [
             ("nodes", self.verifiers.nodes_epoch()),
             ("reference", self.appraiser.epoch()),
@@ -133,7 +134,8 @@ impl Engines {
         if standing.epoch != permitted.epoch || standing.disabled || standing.version != permitted.version {
             return Err(refuse(Denial::GrantSuperseded));
         }
-        let value = engine.open(path, permitted.version).await.map_err(|unknown| refuse(denial_of(unknown)))?;
+        let value =
+            engine.open(path, permitted.version).await.map_err(|unknown| refuse(denial_of(unknown)))?;
         let evidence = grant.evidence();
         let info = evidence.binding().sealing_info(path.as_str(), permitted.version, grant.lease_id());
         let sealed = sealing::seal(evidence.request().recipient_key(), &info, &value);

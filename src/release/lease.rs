@@ -46,7 +46,8 @@ impl Leases {
     /// Ends all of one identity, or of what `matches` says.
     pub fn end_matching(&self, matches: impl Fn(&Lease) -> bool) -> Vec<Lease> {
         let mut book = self.book();
-        let ids: Vec<String> = book.values().filter(|lease| matches(lease)).map(|lease| lease.id.clone()).collect();
+        let ids: Vec<String> =
+            book.values().filter(|lease| matches(lease)).map(|lease| lease.id.clone()).collect();
         ids.iter().filter_map(|id| book.remove(id)).collect()
     }
 
