@@ -1,0 +1,139 @@
+//! What a start finds: the store and the log, held against each other, and the state that the log alone keeps.
+
+use crate::audit::log::OpenReport;
+use crate::audit::record::{Event, Record};
+use crate::cli::serve::StartError;
+use crate::latch::LatchBook;
+use crate::limits;
+use crate::release::lease::{Lease, Leases};
+use crate::store::CommitNumber;
+use crate::time::{Now, WallTime};
+
+/// Records since then matter for what is kept in memory: the longest lease, and a latch until it is forgotten.
+pub fn horizon(now: Now) -> WallTime {
+    let lease = u64::from(limits::LEASE_MAXIMUM_SECONDS).saturating_mul(1000);
+    let latch = limits::LATCH_LONGEST_MS.saturating_add(limits::LATCH_FORGOTTEN_MS);
+    WallTime(now.wall.0.saturating_sub(lease.max(latch)))
+}
+
+/// The state that is rebuilt from the log.
+pub struct Recovered {
+    /// Holds that stand or are still remembered.
+    pub latches: LatchBook,
+    /// Leases that have not ended.
+    pub leases: Leases,
+    now: Now,
+}
+
+impl Recovered {
+    /// Nothing yet.
+    pub fn new(now: Now) -> Self {
+        Recovered { latches: LatchBook::default(), leases: Leases::default(), now }
+    }
+
+    /// Takes one record, in the log's order.
+    pub fn take(&mut self, record: &Record) {
+        match &record.event {
+            Event::Denied { latches, .. } => {
+                latches.iter().for_each(|set| self.latches.replay(set, &record.id, self.now));
+            }
+            Event::LatchCleared { key, .. } => drop(self.latches.clear(key)),
+            Event::Released { case, lease_id, not_after } => {
+                let Some(identity) = case.identity.clone() else { return };
+                let left = not_after.since(self.now.wall);
+                let secrets = case.secrets.iter();
+                self.leases.enter(Lease {
+                    id: lease_id.clone(),
+                    identity,
+                    key_sha256: case.key_sha256.clone(),
+                    secrets: secrets.map(|one| (one.path.clone(), one.version.unwrap_or(0))).collect(),
+                    not_after: *not_after,
+                    not_after_boot: self.now.boot.plus(left),
+                    decision_id: record.id.clone(),
+                });
+            }
+            Event::Undelivered { lease_id, .. } | Event::LeaseEnded { lease_id, .. } => {
+                drop(self.leases.end(lease_id));
+            }
+            Event::HandshakeRefused { .. }
+            | Event::Counted { .. }
+            | Event::AdminIntent { .. }
+            | Event::Applied { .. }
+            | Event::NotApplied { .. }
+            | Event::AdminRead { .. }
+            | Event::Clock { .. }
+            | Event::Input { .. }
+            | Event::Started { .. }
+            | Event::Stopped {} => {}
+        }
+    }
+}
+
+/// Holds the log against the store. Refuses a store that is older than what the log says was acknowledged.
+pub fn reconcile(
+    report: &OpenReport,
+    stored: CommitNumber,
+    last_intent: u64,
+) -> Result<Vec<Event>, StartError> {
+    if report.created && stored.0 > FIRST_COMMITS {
+        return Err(StartError::LogMissing);
+    }
+    if stored.0 < report.last_applied {
+        return Err(StartError::StoreBehindLog { stored: stored.0, logged: report.last_applied });
+    }
+    let settle = |number: &u64| match *number == last_intent {
+        true => Event::Applied { commit: *number },
+        false => Event::NotApplied { commit: *number },
+    };
+    Ok(report.open_intents.iter().map(settle).collect())
+}
+
+/// Commits that `init` may make before the log exists: the keyring alone.
+const FIRST_COMMITS: u64 = 1;
+
+/// Writes the second records that an earlier process still owed.
+pub async fn settle(
+    recorder: &crate::audit::Recorder,
+    events: Vec<Event>,
+    now: Now,
+) -> Result<(), StartError> {
+    for event in events {
+        recorder.note(event, now).await.map_err(|error| StartError::Log(error.to_string()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(last_applied: u64, open_intents: Vec<u64>) -> OpenReport {
+        OpenReport {
+            created: false,
+            records: 1,
+            last_time: WallTime(0),
+            highest_time: WallTime(0),
+            last_applied,
+            open_intents,
+            torn_tail: false,
+        }
+    }
+
+    #[test]
+    fn a_store_behind_the_log_refuses_to_start() {
+        let refused = reconcile(&report(7, vec![]), CommitNumber(6), 6);
+        assert!(matches!(refused, Err(StartError::StoreBehindLog { stored: 6, logged: 7 })));
+    }
+
+    #[test]
+    fn an_open_intent_is_settled_by_what_the_store_says() {
+        let events = reconcile(&report(6, vec![5, 7]), CommitNumber(7), 7).unwrap();
+        assert_eq!(events, vec![Event::NotApplied { commit: 5 }, Event::Applied { commit: 7 }]);
+    }
+
+    #[test]
+    fn a_missing_log_beside_a_used_store_refuses_to_start() {
+        let created = OpenReport { created: true, ..report(0, vec![]) };
+        assert!(matches!(reconcile(&created, CommitNumber(9), 0), Err(StartError::LogMissing)));
+    }
+}
