@@ -1,0 +1,240 @@
+//! The log's directory and the file under way: every system call that the writer makes.
+//!
+//! *Takes* bytes. *Gives* them durably on disk, under a path that still names the file. *Denies* nothing itself; a
+//! [`Fault`] says what is wrong. *Source*: `durability.md` "Audit" ("the path still names the open file").
+
+use super::segment::{self, Header, SEGMENT_HEADER_BYTES};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Why the log cannot be written now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A system call failed: no space, an I/O error, a short write.
+    #[error("cannot {act}: {error}")]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// The operating system's words.
+        error: String,
+    },
+    /// The path does not name the open file any more: it was removed, renamed or replaced.
+    #[error("the path of the log does not name its file any more")]
+    Moved,
+    /// The file has another size than the broker gave it.
+    #[error("the log's file was cut or lengthened under the broker")]
+    Resized,
+    /// The file or its directory has no write permission at all.
+    #[error("the log is write-protected")]
+    WriteProtected,
+}
+
+impl Fault {
+    fn io(act: &'static str) -> impl FnOnce(io::Error) -> Fault {
+        move |error| Fault::Io { act, error: error.to_string() }
+    }
+}
+
+/// The segment that is being written.
+pub(super) struct Segment {
+    pub(super) header: Header,
+    /// Where the next frame goes, bytes.
+    pub(super) end: u64,
+    file: File,
+    path: PathBuf,
+    /// The file's size, preallocation included, bytes.
+    size: u64,
+}
+
+/// The directory, locked.
+pub(super) struct Disk {
+    path: PathBuf,
+    directory: File,
+    segment_bytes: u64,
+    next: Option<File>,
+    #[cfg(test)]
+    pub(super) trouble: std::sync::Arc<super::log::tests::Trouble>,
+}
+
+impl Disk {
+    /// Opens the directory, making it (mode 0700) where there is none, and locks it against other processes.
+    pub(super) fn open(path: &Path, segment_bytes: u64) -> io::Result<Self> {
+        let made = rustix::fs::mkdir(path, Mode::from_raw_mode(0o700));
+        match made {
+            Ok(()) => sync_parent(path)?,
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = File::from(rustix::fs::open(path, directory, Mode::empty())?);
+        if directory.metadata()?.mode() & 0o022 != 0 {
+            return Err(io::Error::other("others than its owner may write to the directory of the log"));
+        }
+        // Held until the descriptor is closed; `WouldBlock` where another process holds it.
+        rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+        match std::fs::remove_file(path.join(NEXT)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        Ok(Disk {
+            path: path.to_owned(),
+            directory,
+            segment_bytes,
+            next: None,
+            #[cfg(test)]
+            trouble: Default::default(),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Opens an existing segment to go on at `end`; what lies behind is cut off and preallocated anew.
+    ///
+    /// Everything from `group`, where the last group begins, is written again: its sync may have failed before a
+    /// restart, and the kernel then shows bytes as clean that never reached the disk.
+    pub(super) fn resume(&self, header: Header, group: u64, end: u64) -> Result<Segment, Fault> {
+        let path = self.path.join(segment::name(header.number));
+        let file = self.open_to_write(&path, OFlags::empty())?;
+        file.set_len(end).map_err(Fault::io("cut the log"))?;
+        self.preallocate(&file)?;
+        let mut last = vec![0; usize::try_from(end.saturating_sub(group)).unwrap_or(0)];
+        file.read_exact_at(&mut last, group).map_err(Fault::io("read the log"))?;
+        file.write_all_at(&last, group).map_err(Fault::io("write to the log"))?;
+        self.sync(&file)?;
+        let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
+        Ok(Segment { header, end, file, path, size })
+    }
+
+    /// Makes the next segment ready, so that going over to it needs no space.
+    pub(super) fn prepare(&mut self) -> Result<(), Fault> {
+        if self.next.is_none() {
+            let flags = OFlags::CREATE | OFlags::TRUNC;
+            let file = self.open_to_write(&self.path.join(NEXT), flags)?;
+            self.preallocate(&file)?;
+            self.next = Some(file);
+        }
+        Ok(())
+    }
+
+    /// Begins a segment: its header is durable under its own name on return.
+    pub(super) fn begin(&mut self, header: Header) -> Result<Segment, Fault> {
+        self.prepare()?;
+        let path = self.path.join(segment::name(header.number));
+        let gone = || Fault::Io { act: "begin a segment", error: "it was not prepared".to_owned() };
+        let file = self.next.take().ok_or_else(gone)?;
+        let encoded =
+            header.encode().ok_or(Fault::Io { act: "begin a segment", error: "origin".to_owned() })?;
+        file.write_all_at(&encoded, 0).map_err(Fault::io("write a segment's header"))?;
+        self.sync(&file)?;
+        std::fs::rename(self.path.join(NEXT), &path).map_err(Fault::io("name a segment"))?;
+        self.sync_directory()?;
+        let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
+        Ok(Segment { header, end: SEGMENT_HEADER_BYTES, file, path, size })
+    }
+
+    /// Cuts a segment off behind its last record, for good, through a descriptor that has seen no failure.
+    pub(super) fn cut(&self, segment: &mut Segment) -> Result<(), Fault> {
+        let file = self.open_to_write(&segment.path, OFlags::empty())?;
+        let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
+        if size < segment.end {
+            return Err(Fault::Resized);
+        }
+        file.set_len(segment.end).map_err(Fault::io("cut the log"))?;
+        segment.size = segment.end;
+        self.sync(&file)
+    }
+
+    /// Writes `bytes` where the segment ends and makes them durable; the caller then moves the end.
+    pub(super) fn write(&self, segment: &mut Segment, bytes: &[u8]) -> Result<(), Fault> {
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        segment.size = segment.size.max(segment.end.saturating_add(length));
+        #[cfg(test)]
+        self.trouble
+            .before_write(&segment.file, bytes, segment.end)
+            .map_err(Fault::io("write to the log"))?;
+        segment.file.write_all_at(bytes, segment.end).map_err(Fault::io("write to the log"))?;
+        self.sync(&segment.file)
+    }
+
+    /// Whether the path still names the open file, whole and writable.
+    pub(super) fn check(&self, segment: &Segment) -> Result<(), Fault> {
+        let size = self.check_named(segment)?;
+        (size == segment.size).then_some(()).ok_or(Fault::Resized)
+    }
+
+    /// The same for a file whose size is not known after a failed write. Returns its size, bytes.
+    ///
+    /// The permission bits count for root too, whom the kernel does not ask for them: who takes them away means it.
+    pub(super) fn check_named(&self, segment: &Segment) -> Result<u64, Fault> {
+        let open = segment.file.metadata().map_err(Fault::io("look at the log"))?;
+        let named = std::fs::symlink_metadata(&segment.path).map_err(|_| Fault::Moved)?;
+        let directory = std::fs::metadata(&self.path).map_err(|_| Fault::Moved)?;
+        if (open.dev(), open.ino()) != (named.dev(), named.ino()) {
+            return Err(Fault::Moved);
+        }
+        let protected = |mode: u32| mode & 0o222 == 0;
+        if protected(named.mode()) || protected(directory.mode()) {
+            return Err(Fault::WriteProtected);
+        }
+        Ok(named.size())
+    }
+
+    /// Replaces a small file atomically and durably.
+    pub(super) fn replace(&self, name: &str, content: &str) -> Result<(), Fault> {
+        let temporary = self.path.join(format!("{name}.tmp"));
+        let mut file = self.open_to_write(&temporary, OFlags::CREATE | OFlags::TRUNC)?;
+        file.write_all(content.as_bytes()).map_err(Fault::io("write a checkpoint"))?;
+        self.sync(&file)?;
+        std::fs::rename(&temporary, self.path.join(name)).map_err(Fault::io("replace a checkpoint"))?;
+        self.sync_directory()
+    }
+
+    /// Appends to a small file; neither durable nor needed.
+    pub(super) fn append(&self, name: &str, content: &str) -> Result<(), Fault> {
+        let mut file = self.open_to_write(&self.path.join(name), OFlags::CREATE | OFlags::APPEND)?;
+        file.write_all(content.as_bytes()).map_err(Fault::io("keep a checkpoint"))
+    }
+
+    fn open_to_write(&self, path: &Path, more: OFlags) -> Result<File, Fault> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
+        let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(io::Error::from);
+        file.map(File::from).map_err(Fault::io("open a file of the log"))
+    }
+
+    /// File systems without preallocation get none: then a full disk shows at the write, which fails as safely.
+    fn preallocate(&self, file: &File) -> Result<(), Fault> {
+        #[cfg(test)]
+        self.trouble.before_allocate().map_err(Fault::io("preallocate a segment"))?;
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, self.segment_bytes) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(error) => Err(Fault::io("preallocate a segment")(error.into())),
+        }
+    }
+
+    fn sync(&self, file: &File) -> Result<(), Fault> {
+        #[cfg(test)]
+        self.trouble.before_sync().map_err(Fault::io("sync the log"))?;
+        file.sync_data().map_err(Fault::io("sync the log"))
+    }
+
+    fn sync_directory(&self) -> Result<(), Fault> {
+        self.directory.sync_all().map_err(Fault::io("sync the log's directory"))
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// The prepared segment's name until it is begun.
+const NEXT: &str = "next.tmp";
