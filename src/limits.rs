@@ -166,6 +166,18 @@ pub const AUDIT_RECORD_BYTES: usize = 256 * 1024;
 pub const AUDIT_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Longest wait for the audit log, milliseconds; past it the request is denied.
 pub const AUDIT_WAIT_MS: u64 = 3_000;
+/// Records written and synced together, bytes: some 700 of the usual 1.5 KB, a millisecond's writing.
+pub const AUDIT_GROUP_BYTES: u64 = 1024 * 1024;
+/// Records waiting for the disk, bytes; beyond it requests are denied: half a second at the measured 25,000 a second.
+pub const AUDIT_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+/// A signed checkpoint at least every so many records: two seconds of the fastest writing.
+pub const AUDIT_CHECKPOINT_RECORDS: u64 = 50_000;
+/// A signed checkpoint with the first record after so many milliseconds: it costs two more syncs.
+pub const AUDIT_CHECKPOINT_MS: u64 = 10_000;
+/// Records between checkpoints that are kept for ever: about 200 bytes each, so a 50th of a byte a record.
+pub const AUDIT_HISTORY_RECORDS: u64 = 10_000;
+/// A signed note, bytes: a checkpoint and the 16 signatures that a verifier must accept, post-quantum ones too.
+pub const NOTE_BYTES: usize = 128 * 1024;
 
 // Store (`durability.md` "sled").
 
@@ -235,15 +247,3 @@ pub const NODES: usize = 100_000;
 pub const ADMINISTRATORS: usize = 1_000;
 /// The broker's own revocations.
 pub const REVOCATIONS: usize = 100_000;
-/// Records written and synced together, bytes: some 700 of the usual 1.5 KB, a millisecond's writing.
-pub const AUDIT_GROUP_BYTES: u64 = 1024 * 1024;
-/// Records waiting for the disk, bytes; beyond it requests are denied: half a second at the measured 25,000 a second.
-pub const AUDIT_QUEUE_BYTES: usize = 16 * 1024 * 1024;
-/// A signed checkpoint at least every so many records: two seconds of the fastest writing.
-pub const AUDIT_CHECKPOINT_RECORDS: u64 = 50_000;
-/// A signed checkpoint with the first record after so many milliseconds: it costs two more syncs.
-pub const AUDIT_CHECKPOINT_MS: u64 = 10_000;
-/// Records between checkpoints that are kept for ever: about 200 bytes each, so a 50th of a byte a record.
-pub const AUDIT_HISTORY_RECORDS: u64 = 10_000;
-/// A signed note, bytes: a checkpoint and the 16 signatures that a verifier must accept, post-quantum ones too.
-pub const NOTE_BYTES: usize = 128 * 1024;

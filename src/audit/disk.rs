@@ -73,6 +73,7 @@ impl Disk {
         if directory.metadata()?.mode() & 0o022 != 0 {
             return Err(io::Error::other("others than its owner may write to the directory of the log"));
         }
+        // Held until the descriptor is closed; `WouldBlock` where another process holds it.
         rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
         match std::fs::remove_file(path.join(NEXT)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -97,11 +98,17 @@ impl Disk {
     }
 
     /// Opens an existing segment to go on at `end`; what lies behind is cut off and preallocated anew.
-    pub(super) fn resume(&self, header: Header, end: u64) -> Result<Segment, Fault> {
+    ///
+    /// Everything from `group`, where the last group begins, is written again: its sync may have failed before a
+    /// restart, and the kernel then shows bytes as clean that never reached the disk.
+    pub(super) fn resume(&self, header: Header, group: u64, end: u64) -> Result<Segment, Fault> {
         let path = self.path.join(segment::name(header.number));
         let file = self.open_to_write(&path, OFlags::empty())?;
         file.set_len(end).map_err(Fault::io("cut the log"))?;
         self.preallocate(&file)?;
+        let mut last = vec![0; usize::try_from(end.saturating_sub(group)).unwrap_or(0)];
+        file.read_exact_at(&mut last, group).map_err(Fault::io("read the log"))?;
+        file.write_all_at(&last, group).map_err(Fault::io("write to the log"))?;
         self.sync(&file)?;
         let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
         Ok(Segment { header, end, file, path, size })

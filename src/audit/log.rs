@@ -33,8 +33,7 @@ use crate::limits;
 use crate::time::WallTime;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -85,7 +84,9 @@ pub struct OpenReport {
 /// The audit log. One for a directory; dropped, it closes in order.
 pub struct Log {
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Disconnected once the writer has ended.
+    ended: Mutex<mpsc::Receiver<()>>,
+    wait: Duration,
     #[cfg(test)]
     trouble: Arc<tests::Trouble>,
 }
@@ -109,17 +110,25 @@ impl Log {
         horizon: impl FnMut(&Record),
         segment_bytes: u64,
     ) -> Result<(Log, OpenReport), OpenError> {
-        let disk = Disk::open(directory, segment_bytes)?;
+        let disk = Disk::open(directory, segment_bytes).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => OpenError::Locked,
+            _ => OpenError::Io(error),
+        })?;
         #[cfg(test)]
         let trouble = disk.trouble.clone();
         let opened = open::replay(disk, &key, since, horizon)?;
         let shared = Arc::new(Shared::new(opened.head.size(), opened.head.last));
         let report = opened.report.clone();
         let writer = Writer::new(opened, key, shared.clone())?;
-        let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run())?;
+        let (running, ended) = mpsc::channel::<()>();
+        std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
+            writer.run();
+            drop(running);
+        })?;
         let log = Log {
             shared,
-            writer: Mutex::new(Some(thread)),
+            ended: Mutex::new(ended),
+            wait: Duration::from_millis(limits::AUDIT_WAIT_MS),
             #[cfg(test)]
             trouble,
         };
@@ -163,18 +172,18 @@ impl Log {
         self.shared.syncs.load(Ordering::SeqCst)
     }
 
-    /// Writes what waits and a last checkpoint, and ends. Blocks; what is appended later fails.
+    /// Writes what waits and a last checkpoint, and ends. Blocks, at most [`limits::AUDIT_WAIT_MS`]; what is appended
+    /// later fails.
     pub fn close(&self) {
         self.shared.close();
-        let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the audit log's writer ended in a panic");
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(self.wait) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::error!("the audit log does not close in time");
         }
     }
 
     async fn wait<T>(&self, outcome: oneshot::Receiver<Result<T, LogError>>) -> Result<T, LogError> {
-        let limit = Duration::from_millis(limits::AUDIT_WAIT_MS);
-        match tokio::time::timeout(limit, outcome).await {
+        match tokio::time::timeout(self.wait, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(LogError::Closed),
             Err(_) => {
@@ -344,3 +353,6 @@ impl Queue {
         group
     }
 }
+
+#[cfg(test)]
+pub mod tests;

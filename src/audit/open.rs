@@ -78,7 +78,8 @@ pub(super) fn replay(
     let segments = segment::list(disk.path())?;
     let checkpoint = read_checkpoint(disk.path(), key)?;
     let origin = key.public().origin();
-    if segments.is_empty() {
+    check_numbers(&segments)?;
+    if segments.is_empty() || (checkpoint.is_none() && is_unused(&segments)?) {
         check_covers(checkpoint.as_ref(), 0)?;
         let head = Head::empty(origin);
         let segment = disk.begin(head.header(1, origin))?;
@@ -88,14 +89,14 @@ pub(super) fn replay(
     let checkpoint = checkpoint.ok_or(OpenError::CheckpointMissing)?;
     let start = start(&segments, checkpoint.size, since)?;
     let mut replay = Replay::new(origin, checkpoint, since, horizon);
-    let mut end = None;
+    let mut last = None;
     for (number, path) in segments.get(start..).unwrap_or_default() {
-        end = Some(replay.segment(*number, path)?);
+        last = Some(replay.segment(*number, path)?);
     }
-    let (header, end, torn) = end.ok_or(OpenError::CheckpointMissing)?;
+    let last = last.ok_or(OpenError::CheckpointMissing)?;
     check_covers(Some(&replay.checkpoint), replay.head.size())?;
-    let segment = disk.resume(header, end)?;
-    let report = report(&replay.head, false, torn);
+    let segment = disk.resume(last.header, last.group, last.end)?;
+    let report = report(&replay.head, false, replay.torn);
     Ok(Opened { disk, head: replay.head, segment, report })
 }
 
@@ -109,6 +110,23 @@ fn report(head: &Head, created: bool, torn_tail: bool) -> OpenReport {
         open_intents: head.intents.keys().copied().collect(),
         torn_tail,
     }
+}
+
+/// No segment is missing. (An archive will say which are elsewhere; there is none yet.)
+fn check_numbers(segments: &[(u64, PathBuf)]) -> Result<(), OpenError> {
+    match (1..).zip(segments).find(|(expected, (number, _))| expected != number) {
+        Some((segment, _)) => {
+            Err(OpenError::Damaged { sequence: 0, segment, what: "the segment is missing".to_owned() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether all there is is a first segment without a record: a start that ended before the first checkpoint.
+fn is_unused(segments: &[(u64, PathBuf)]) -> Result<bool, OpenError> {
+    let [(number, path)] = segments else { return Ok(false) };
+    let reader = Reader::open(path).map_err(|error| unreadable(*number, error))?;
+    Ok(reader.tail(0)? == Tail::Clean)
 }
 
 fn read_checkpoint(directory: &Path, key: &LogKey) -> Result<Option<Checkpoint>, OpenError> {
@@ -163,37 +181,51 @@ struct Replay<'a, F> {
     head: Head,
     /// The number of the segment before; none before the first.
     last_segment: Option<u64>,
-    /// Where a segment before the last ended otherwise than in order, this is what was wrong.
-    unfinished: Option<(u64, Tail)>,
+    /// A torn tail was met: legal behind the last segment only.
+    torn: bool,
+}
+
+/// Where a segment was left.
+struct Last {
+    header: Header,
+    /// Where its last group begins, bytes.
+    group: u64,
+    /// Where its records end, bytes.
+    end: u64,
 }
 
 impl<'a, F: FnMut(&Record)> Replay<'a, F> {
     fn new(origin: &'a str, checkpoint: Checkpoint, since: WallTime, horizon: F) -> Self {
         let head = Head::empty(origin);
-        Replay { origin, checkpoint, since, horizon, head, last_segment: None, unfinished: None }
+        Replay { origin, checkpoint, since, horizon, head, last_segment: None, torn: false }
     }
 
-    /// Reads one segment. Returns its header, where it ends, and whether a torn tail lies behind that.
-    fn segment(&mut self, number: u64, path: &Path) -> Result<(Header, u64, bool), OpenError> {
+    fn segment(&mut self, number: u64, path: &Path) -> Result<Last, OpenError> {
         let mut reader = Reader::open(path).map_err(|error| unreadable(number, error))?;
         let header = reader.header().clone();
-        if let Some((segment, _)) = self.unfinished {
-            return Err(self.damaged(segment, "a record in the middle of the log is damaged"));
+        if self.torn {
+            return Err(self.damaged(number.saturating_sub(1), "it is torn in the middle of the log"));
         }
         self.enter(number, &header)?;
         self.check_root()?;
+        let (mut group, mut offset) = (reader.offset(), reader.offset());
         let tail = loop {
-            match reader.next()? {
-                Next::Frame(frame) => self.frame(number, frame)?,
+            match reader.read_frame()? {
+                Next::Frame(frame) => {
+                    if frame.header.group == frame.header.sequence {
+                        group = offset;
+                    }
+                    offset = reader.offset();
+                    self.frame(number, frame)?;
+                }
                 Next::End | Next::Broken(_) => break reader.tail(self.head.size())?,
             }
         };
-        match tail {
-            Tail::Damaged => return Err(self.damaged(number, "it is damaged, and it had been acknowledged")),
-            Tail::Torn => self.unfinished = Some((number, tail)),
-            Tail::Clean => {}
+        if tail == Tail::Damaged {
+            return Err(self.damaged(number, "it is damaged, and it had been acknowledged"));
         }
-        Ok((header, reader.offset(), tail == Tail::Torn))
+        self.torn = tail == Tail::Torn;
+        Ok(Last { header, group, end: reader.offset() })
     }
 
     /// Holds a segment's header against what the segments before it amount to; the first is where reading starts.

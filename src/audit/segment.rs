@@ -154,7 +154,7 @@ impl Reader {
     }
 
     /// Reads on. After `End` or `Broken`, only [`Reader::tail`] is of use.
-    pub fn next(&mut self) -> io::Result<Next> {
+    pub fn read_frame(&mut self) -> io::Result<Next> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         self.read(HEADER_BYTES, &mut bytes)?;
         if bytes.iter().all(|byte| *byte == 0) {
@@ -230,7 +230,8 @@ fn judge(file: &File, offset: u64, sequence: u64) -> io::Result<Tail> {
     if rest.is_empty() {
         return Ok(Tail::Clean);
     }
-    let torn = !acknowledged(&rest, sequence) && sector_missing(&rest, offset);
+    let missing = at < frame_end(&rest, offset) || sector_missing(&rest, offset);
+    let torn = missing && !acknowledged(&rest, sequence);
     Ok(if torn { Tail::Torn } else { Tail::Damaged })
 }
 
@@ -240,6 +241,13 @@ fn acknowledged(rest: &[u8], sequence: u64) -> bool {
         let header = window.first_chunk().map(FrameHeader::parse);
         header.is_some_and(|header| header.is_ok_and(|header| header.group > sequence))
     })
+}
+
+/// Where the frame at the beginning of `rest` says that it ends; where its header ends, if that does not parse.
+fn frame_end(rest: &[u8], offset: u64) -> u64 {
+    let header = rest.first_chunk().and_then(|header| FrameHeader::parse(header).ok());
+    let length = header.map_or(HEADER_BYTES, |header| header.length.saturating_add(HEADER_BYTES));
+    offset.saturating_add(u64::try_from(length).unwrap_or(u64::MAX))
 }
 
 /// Whether a part of the frame at the beginning of `rest` (at `offset` in the file) was never written: its share of

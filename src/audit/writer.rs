@@ -167,7 +167,7 @@ impl Writer {
         let checkpoint = Checkpoint { origin, size: self.head.size(), root: self.head.tree.root() };
         let note = checkpoint.sign(&self.key);
         self.checkpoint_owed = true;
-        self.disk.check_named(&self.segment)?;
+        self.disk.check(&self.segment)?;
         self.disk.replace(CHECKPOINT, &note)?;
         self.checkpoint_owed = false;
         self.keep(&note);
