@@ -1,6 +1,6 @@
 //! How an entry lies in sled: values over one chunk are cut, so that no leaf grows past a quarter segment.
 //!
-//! *Takes* a key and a value. *Gives* the changes of a batch, and back the value. *Denies* `Damaged` where a chunk is
+//! *Takes* a key and a value. *Gives* the [`Writes`] of a batch, and back the value. *Denies* `Damaged` where a chunk is
 //! missing or has another length. *Source*: `durability.md` "sled" (a larger leaf goes to an unsynced file).
 //!
 //! ```text
@@ -13,7 +13,8 @@
 
 use super::StoreError;
 use crate::limits;
-use ::sled::{Batch, Tree};
+use ::sled::{IVec, Tree};
+use std::collections::HashMap;
 
 /// The last commit's number, u64.
 pub(super) const COMMIT_KEY: &[u8] = b"mcommit";
@@ -36,6 +37,33 @@ pub(super) enum Place<'a> {
         /// The value's length, bytes.
         length: usize,
     },
+}
+
+/// Physical keys and what is to stand under them; none: nothing.
+pub(super) type Writes = HashMap<Vec<u8>, Option<IVec>>;
+
+/// Where physical keys are looked up.
+pub(super) trait Pages {
+    /// What stands under a physical key.
+    fn page(&self, physical: &[u8]) -> Result<Option<IVec>, StoreError>;
+}
+
+impl Pages for Tree {
+    fn page(&self, physical: &[u8]) -> Result<Option<IVec>, StoreError> {
+        self.get(physical).map_err(|error| from_sled(&error))
+    }
+}
+
+/// Writes that are not in the tree yet, over what is.
+pub(super) struct Staged<'a, P> {
+    pub(super) writes: Writes,
+    pub(super) below: &'a P,
+}
+
+impl<P: Pages> Pages for Staged<'_, P> {
+    fn page(&self, physical: &[u8]) -> Result<Option<IVec>, StoreError> {
+        self.writes.get(physical).map_or_else(|| self.below.page(physical), |write| Ok(write.clone()))
+    }
 }
 
 /// The physical key of an entry.
@@ -63,14 +91,20 @@ pub(super) fn place(bytes: &[u8]) -> Result<Place<'_>, StoreError> {
     }
 }
 
+/// The value of an entry.
+pub(super) fn get<P: Pages>(pages: &P, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let stored = pages.page(&entry_key(key))?;
+    stored.map(|bytes| value(pages, &bytes)).transpose()
+}
+
 /// The value under an entry's physical key, put together.
-pub(super) fn value(tree: &Tree, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+pub(super) fn value<P: Pages>(pages: &P, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
     match place(bytes)? {
         Place::Inline(value) => Ok(value.to_vec()),
         Place::Chunked { value, length } => {
             let mut whole = Vec::with_capacity(length.min(limits::STORE_TRANSACTION_BYTES));
             for index in 0..count(length)? {
-                let chunk = tree.get(chunk_key(&value, index)).map_err(|error| from_sled(&error))?;
+                let chunk = pages.page(&chunk_key(&value, index))?;
                 whole.extend_from_slice(&chunk.ok_or_else(|| damaged("a chunk is missing"))?);
             }
             if whole.len() != length {
@@ -81,37 +115,47 @@ pub(super) fn value(tree: &Tree, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
     }
 }
 
-/// Adds to `batch` what puts `value` under `key`, as the put number `ordinal` of commit `commit`.
-pub(super) fn put(
-    batch: &mut Batch,
-    key: &[u8],
-    value: &[u8],
-    commit: u64,
-    ordinal: usize,
-) -> Result<(), StoreError> {
-    if value.len() < limits::STORE_CHUNK_BYTES {
-        batch.insert(entry_key(key), [&[0], value].concat());
-        return Ok(());
-    }
-    let too_large = |_| StoreError::TooLarge("a value");
-    let ordinal = u32::try_from(ordinal).map_err(too_large)?;
-    let length = u32::try_from(value.len()).map_err(too_large)?;
-    let name = [commit.to_be_bytes().as_slice(), &ordinal.to_be_bytes()].concat();
-    for (index, chunk) in (0..).zip(value.chunks(limits::STORE_CHUNK_BYTES)) {
-        batch.insert(chunk_key(&name, index), chunk);
-    }
-    batch.insert(entry_key(key), [&[1], name.as_slice(), &length.to_be_bytes()].concat());
-    Ok(())
-}
-
-/// Adds to `batch` what removes the chunks of the value that lies in `bytes` now.
-pub(super) fn remove_chunks(batch: &mut Batch, bytes: &[u8]) -> Result<(), StoreError> {
-    if let Place::Chunked { value, length } = place(bytes)? {
-        for index in 0..count(length)? {
-            batch.remove(chunk_key(&value, index));
+impl<P: Pages> Staged<'_, P> {
+    /// Puts `value` under `key`, as the put number `ordinal` of commit `commit`.
+    pub(super) fn put(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        commit: u64,
+        ordinal: usize,
+    ) -> Result<(), StoreError> {
+        self.remove(key)?;
+        if value.len() < limits::STORE_CHUNK_BYTES {
+            self.write(entry_key(key), &[&[0], value].concat());
+            return Ok(());
         }
+        let too_large = |_| StoreError::TooLarge("a value");
+        let ordinal = u32::try_from(ordinal).map_err(too_large)?;
+        let length = u32::try_from(value.len()).map_err(too_large)?;
+        let name = [commit.to_be_bytes().as_slice(), &ordinal.to_be_bytes()].concat();
+        for (index, chunk) in (0..).zip(value.chunks(limits::STORE_CHUNK_BYTES)) {
+            self.write(chunk_key(&name, index), chunk);
+        }
+        self.write(entry_key(key), &[&[1], name.as_slice(), &length.to_be_bytes()].concat());
+        Ok(())
     }
-    Ok(())
+
+    /// Removes what stands under `key`, with its chunks.
+    pub(super) fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        let physical = entry_key(key);
+        let Some(bytes) = self.page(&physical)? else { return Ok(()) };
+        if let Place::Chunked { value, length } = place(&bytes)? {
+            for index in 0..count(length)? {
+                self.writes.insert(chunk_key(&value, index), None);
+            }
+        }
+        self.writes.insert(physical, None);
+        Ok(())
+    }
+
+    fn write(&mut self, physical: Vec<u8>, bytes: &[u8]) {
+        self.writes.insert(physical, Some(bytes.into()));
+    }
 }
 
 /// How many chunks a value of `length` bytes has.

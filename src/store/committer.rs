@@ -4,7 +4,7 @@
 //! *Denies* what a check refuses; after the first failed write or sync, everything (`Sealed`). *Source*:
 //! `durability.md` "sled": sled's own flush is no fsync on Linux, and concurrent flushes deadlock.
 
-use super::chunks;
+use super::chunks::{self, Staged, Writes};
 use super::{CommitNumber, StoreError, Transaction, holds};
 use crate::limits;
 use ::sled::{Batch, Tree};
@@ -68,17 +68,27 @@ impl Inner {
 /// Commits what comes, until every sender of `queue` is gone.
 pub(super) fn run(inner: &Inner, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
-        let mut group = vec![first];
-        group.extend(queue.try_iter().take(limits::STORE_GROUP.saturating_sub(1)));
-        group.retain(|job| job.claim.take());
+        let group = gather(first, queue).into_iter().filter(|job| job.claim.take());
         let (requests, answers): (Vec<Request>, Vec<_>) =
-            group.into_iter().map(|job| ((job.transaction, job.expected), job.answer)).unzip();
+            group.map(|job| ((job.transaction, job.expected), job.answer)).unzip();
         let outcomes = commit_group(inner, &requests);
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // A caller that left meanwhile hears nothing; its commit stands.
             let _ = answer.send(outcome);
         }
     }
+}
+
+/// The first job and what waits behind it, as much as fits one batch.
+fn gather(first: Job, queue: &Receiver<Job>) -> Vec<Job> {
+    let mut bytes = first.transaction.bytes();
+    let mut group = vec![first];
+    while group.len() < limits::STORE_GROUP && bytes < limits::STORE_TRANSACTION_BYTES {
+        let Ok(job) = queue.try_recv() else { break };
+        bytes = bytes.saturating_add(job.transaction.bytes());
+        group.push(job);
+    }
+    group
 }
 
 type Request = (Transaction, Option<CommitNumber>);
@@ -101,69 +111,68 @@ fn commit_group(inner: &Inner, requests: &[Request]) -> Vec<Outcome> {
     }
 }
 
-/// Applies the requests one after the other and makes them durable together. Errs only where the store is sealed.
+/// Applies the requests, each seeing those before it, as one batch: many would write the commit number as often, and the
+/// leaf that it lies in with it. Errs only where the store is sealed.
 fn write_group(
     inner: &Inner,
     requests: &[Request],
     before: CommitNumber,
 ) -> Result<(Vec<Outcome>, CommitNumber), StoreError> {
+    let tree: &Tree = &inner.db;
+    let mut group = Staged { writes: Writes::new(), below: tree };
     let mut last = before;
     let mut outcomes = Vec::with_capacity(requests.len());
     for (transaction, expected) in requests {
-        let outcome = match prepare(&inner.db, transaction, *expected, last) {
-            Ok((number, batch)) => {
-                inner.db.apply_batch(batch).map_err(|error| inner.close_for_good(&error.to_string()))?;
-                last = number;
-                Ok(number)
-            }
-            Err(refused) => Err(refused),
-        };
-        outcomes.push(outcome);
+        let outcome = judge(&group, transaction, *expected, last);
+        outcomes.push(outcome.map(|(number, writes)| {
+            group.writes.extend(writes);
+            last = number;
+            number
+        }));
     }
     if last != before {
-        make_durable(inner).map_err(|error| inner.close_for_good(&error))?;
+        apply(inner, group.writes, last).map_err(|error| inner.close_for_good(&error))?;
     }
     Ok((outcomes, last))
 }
 
-/// Judges a transaction against what stands now, and lays out its batch.
-fn prepare(
-    tree: &Tree,
+/// Judges a transaction against what stands before it, and lays out its writes.
+fn judge(
+    before: &Staged<'_, Tree>,
     transaction: &Transaction,
     expected: Option<CommitNumber>,
     last: CommitNumber,
-) -> Result<(CommitNumber, Batch), StoreError> {
+) -> Result<(CommitNumber, Writes), StoreError> {
     let number = last.next();
     if expected.is_some_and(|expected| expected != number) {
         return Err(StoreError::OutOfTurn { next: number.0 });
     }
     for (key, expect) in &transaction.checks {
-        let current = read(tree, key)?;
-        if !holds(expect, current.as_deref()) {
+        if !holds(expect, chunks::get(before, key)?.as_deref()) {
             return Err(StoreError::Conflict);
         }
     }
-    let mut batch = Batch::default();
+    let mut staged = Staged { writes: Writes::new(), below: before };
     for (ordinal, entry) in transaction.puts.iter().enumerate() {
-        remove_old(tree, &mut batch, &entry.key)?;
-        chunks::put(&mut batch, &entry.key, &entry.value, number.0, ordinal)?;
+        staged.put(&entry.key, &entry.value, number.0, ordinal)?;
     }
     for key in &transaction.deletes {
-        remove_old(tree, &mut batch, key)?;
-        batch.remove(chunks::entry_key(key));
+        staged.remove(key)?;
     }
-    batch.insert(chunks::COMMIT_KEY, &number.0.to_be_bytes());
-    Ok((number, batch))
+    Ok((number, staged.writes))
 }
 
-fn read(tree: &Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    let stored = tree.get(chunks::entry_key(key)).map_err(|error| chunks::from_sled(&error))?;
-    stored.map(|bytes| chunks::value(tree, &bytes)).transpose()
-}
-
-fn remove_old(tree: &Tree, batch: &mut Batch, key: &[u8]) -> Result<(), StoreError> {
-    let stored = tree.get(chunks::entry_key(key)).map_err(|error| chunks::from_sled(&error))?;
-    stored.map_or(Ok(()), |bytes| chunks::remove_chunks(batch, &bytes))
+fn apply(inner: &Inner, writes: Writes, last: CommitNumber) -> Result<(), String> {
+    let mut batch = Batch::default();
+    for (physical, write) in writes {
+        match write {
+            Some(bytes) => batch.insert(physical, bytes),
+            None => batch.remove(physical),
+        }
+    }
+    batch.insert(chunks::COMMIT_KEY, &last.0.to_be_bytes());
+    inner.db.apply_batch(batch).map_err(|error| error.to_string())?;
+    make_durable(inner)
 }
 
 fn make_durable(inner: &Inner) -> Result<(), String> {

@@ -27,7 +27,7 @@ impl StoredMarks {
         let (queue, requests) = sync_channel::<Request>(QUEUE);
         let serve = move || {
             for request in requests {
-                let outcome = runtime.block_on(serve(&vault, &request.name, request.raise.as_deref()));
+                let outcome = runtime.block_on(serve(&vault, &request.name, &request.act));
                 // Who gave up waiting hears nothing; a mark that was raised stays raised.
                 let _ = request.answer.send(outcome);
             }
@@ -38,18 +38,24 @@ impl StoredMarks {
 
     /// The mark; none where it was never raised.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.ask(name, None)
+        self.ask(name, Act::Read)
     }
 
     /// Raises the mark to `value`; durable when it returns. A lower or equal value changes nothing and is no error: the
     /// mark says what was seen, not what is.
     pub fn raise(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        self.ask(name, Some(value.to_vec())).map(|_| ())
+        self.ask(name, Act::Raise(value.to_vec())).map(|_| ())
     }
 
-    fn ask(&self, name: &str, raise: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Sets the mark, lower too: an administrator's act alone. Where the act is audited with its commit number,
+    /// [`prepare_reset`] gives the transaction instead.
+    pub fn replace(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.ask(name, Act::Replace(value.to_vec())).map(|_| ())
+    }
+
+    fn ask(&self, name: &str, act: Act) -> Result<Option<Vec<u8>>, StoreError> {
         let (answer, answered) = sync_channel(1);
-        let request = Request { name: name.to_owned(), raise, answer };
+        let request = Request { name: name.to_owned(), act, answer };
         let busy = || StoreError::Unavailable("the marks do not answer".into());
         self.queue.try_send(request).map_err(|_| busy())?;
         // A raise reads and then commits, each within its own bound.
@@ -93,15 +99,26 @@ pub async fn raise(vault: &Vault, name: &str, value: &[u8]) -> Result<(), StoreE
 
 struct Request {
     name: String,
-    raise: Option<Vec<u8>>,
+    act: Act,
     answer: SyncSender<Result<Option<Vec<u8>>, StoreError>>,
 }
 
-async fn serve(vault: &Vault, name: &str, value: Option<&[u8]>) -> Result<Option<Vec<u8>>, StoreError> {
-    match value {
-        None => read(vault, name).await,
-        Some(value) => raise(vault, name, value).await.map(|()| None),
+enum Act {
+    Read,
+    Raise(Vec<u8>),
+    Replace(Vec<u8>),
+}
+
+async fn serve(vault: &Vault, name: &str, act: &Act) -> Result<Option<Vec<u8>>, StoreError> {
+    match act {
+        Act::Read => return read(vault, name).await,
+        Act::Raise(value) => raise(vault, name, value).await?,
+        Act::Replace(value) => {
+            let transaction = prepare_reset(vault, name, value).await?;
+            vault.commit(transaction).await?;
+        }
     }
+    Ok(None)
 }
 
 fn higher(value: &[u8], than: &Opened) -> bool {
@@ -164,6 +181,8 @@ mod tests {
         let transaction = runtime.block_on(prepare_reset(&vault, "crl", &[3])).unwrap();
         runtime.block_on(vault.commit(transaction)).unwrap();
         assert_eq!(marks.read("crl").unwrap().as_deref(), Some(&[3][..]));
+        marks.replace("crl", &[2]).unwrap();
+        assert_eq!(marks.read("crl").unwrap().as_deref(), Some(&[2][..]));
     }
 
     #[test]

@@ -175,8 +175,7 @@ impl Transaction {
         if operations > limits::STORE_TRANSACTION_OPERATIONS {
             return Err(StoreError::TooLarge("operations of a transaction"));
         }
-        let puts = self.puts.iter().map(|entry| entry.key.len().saturating_add(entry.value.len()));
-        if puts.fold(0, usize::saturating_add) > limits::STORE_TRANSACTION_BYTES {
+        if self.bytes() > limits::STORE_TRANSACTION_BYTES {
             return Err(StoreError::TooLarge("a transaction"));
         }
         let mut changed = BTreeSet::new();
@@ -187,6 +186,12 @@ impl Transaction {
             }
         }
         self.checks.iter().try_for_each(|(key, _)| check_key(key))
+    }
+
+    /// The bytes that it puts.
+    pub(crate) fn bytes(&self) -> usize {
+        let puts = self.puts.iter().map(|entry| entry.key.len().saturating_add(entry.value.len()));
+        puts.fold(0, usize::saturating_add)
     }
 
     fn changed_keys(&self) -> impl Iterator<Item = &[u8]> {

@@ -123,8 +123,7 @@ impl Store for SledStore {
     // Reads run where they are called: a page in sled's cache is microseconds away, a thread's turn is not nearer.
     async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let (inner, _gate) = self.reading().await?;
-        let stored = inner.db.get(chunks::entry_key(key)).map_err(|error| chunks::from_sled(&error))?;
-        stored.map(|bytes| chunks::value(&inner.db, &bytes)).transpose()
+        chunks::get::<::sled::Tree>(&inner.db, key)
     }
 
     async fn scan(
@@ -146,7 +145,7 @@ impl Store for SledStore {
                 break;
             }
             let key = chunks::logical_key(&key).unwrap_or_default().to_vec();
-            entries.push(Entry { key, value: chunks::value(&inner.db, &bytes)? });
+            entries.push(Entry { key, value: chunks::value::<::sled::Tree>(&inner.db, &bytes)? });
         }
         Ok(entries)
     }
@@ -240,7 +239,7 @@ fn examine(db: &::sled::Db, id: StoreId) -> Result<(), StoreError> {
         match key.first() {
             Some(&chunks::CHUNK) => chunks_found = chunks_found.saturating_add(1),
             Some(&chunks::ENTRY) => {
-                let value = chunks::value(db, &bytes)?;
+                let value = chunks::value::<::sled::Tree>(db, &bytes)?;
                 if let chunks::Place::Chunked { .. } = chunks::place(&bytes)? {
                     chunks_named = chunks_named.saturating_add(chunks::count(value.len())?.into());
                 }

@@ -291,28 +291,85 @@ async fn a_panic_in_the_engine_seals_the_store() {
     assert_eq!(store.last_commit().await, Err(sealed));
 }
 
+/// A disk whose syncs hang until they are let go.
+struct Hang(Arc<(Mutex<bool>, Condvar)>);
+
+impl Hang {
+    fn new(directory: &Path) -> (Self, SledStore) {
+        let hang = Hang(Arc::new((Mutex::new(true), Condvar::new())));
+        let held = Arc::clone(&hang.0);
+        let sync = move || {
+            let guard = held.0.lock().unwrap();
+            drop(held.1.wait_while(guard, |hung| *hung).unwrap());
+            Ok(())
+        };
+        (hang, with_sync(directory, Box::new(sync)))
+    }
+
+    fn let_go(&self) {
+        *self.0.0.lock().unwrap() = false;
+        self.0.1.notify_all();
+    }
+}
+
 #[tokio::test]
 async fn a_sync_that_hangs_bounds_every_wait_and_says_what_is_known() {
     let directory = tempfile::tempdir().unwrap();
-    let hung = Arc::new((Mutex::new(true), Condvar::new()));
-    let held = Arc::clone(&hung);
-    let sync = move || {
-        let guard = held.0.lock().unwrap();
-        drop(held.1.wait_while(guard, |hung| *hung).unwrap());
-        Ok(())
-    };
-    let mut store = with_sync(directory.path(), Box::new(sync));
+    let (hang, mut store) = Hang::new(directory.path());
     store.wait = Duration::from_millis(100);
     assert_eq!(store.commit(put("a", b"1"), None).await, Err(StoreError::Undecided));
     let behind = store.commit(put("b", b"1"), None).await;
     assert!(matches!(behind, Err(StoreError::Unavailable(_))), "{behind:?}");
     assert!(matches!(store.get(b"a").await, Err(StoreError::Unavailable(_))));
-    *hung.0.lock().unwrap() = false;
-    hung.1.notify_all();
+    hang.let_go();
     store.wait = Duration::from_secs(60);
     assert_eq!(store.commit(put("c", b"1"), None).await, Ok(CommitNumber(2)), "`b` was never applied");
     assert_eq!(store.get(b"b").await, Ok(None));
     assert_eq!(store.get(b"a").await.unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+#[tokio::test]
+async fn a_commit_whose_caller_left_before_its_turn_is_not_applied() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hang, mut store) = Hang::new(directory.path());
+    store.wait = Duration::from_millis(100);
+    assert_eq!(store.commit(put("a", b"1"), None).await, Err(StoreError::Undecided));
+    let left = tokio::time::timeout(Duration::ZERO, store.commit(put("b", b"1"), None)).await;
+    assert!(left.is_err());
+    hang.let_go();
+    store.wait = Duration::from_secs(60);
+    assert_eq!(store.commit(put("c", b"1"), None).await, Ok(CommitNumber(2)));
+    assert_eq!(store.get(b"b").await, Ok(None));
+}
+
+#[tokio::test]
+async fn commits_of_one_group_see_those_before_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (hang, store) = Hang::new(directory.path());
+    let (large, larger) = (vec![1; 9_000], vec![2; 13_000]);
+    // The first hangs in its sync; the others wait behind it and then share a batch.
+    let first = store.commit(put("first", b"1"), None);
+    let others = async {
+        tokio::task::yield_now().await;
+        let outcomes = futures_util::future::join_all([
+            store.commit(checked("a", Expect::Absent, &large), None),
+            store.commit(checked("a", Expect::Absent, b"refused"), None),
+            store.commit(checked("a", Expect::Value(large.clone()), &larger), None),
+            store.commit(Transaction { deletes: vec![b"first".to_vec()], ..Default::default() }, None),
+            store.commit(checked("first", Expect::Absent, b"2"), Some(CommitNumber(5))),
+        ]);
+        let go = async { hang.let_go() };
+        tokio::join!(outcomes, go).0
+    };
+    let (first, others) = tokio::join!(first, others);
+    let number = |number| Ok(CommitNumber(number));
+    assert_eq!(first, number(1));
+    assert_eq!(others, [number(2), Err(StoreError::Conflict), number(3), number(4), number(5)]);
+    drop(store);
+    let store = SledStore::open(directory.path()).unwrap();
+    assert_eq!(store.get(b"a").await.unwrap(), Some(larger));
+    assert_eq!(store.get(b"first").await.unwrap().as_deref(), Some(&b"2"[..]));
+    assert_eq!(store.last_commit().await, number(5));
 }
 
 #[derive(Clone, Debug)]
