@@ -2,4 +2,5 @@
 
 pub mod claims;
 pub mod reference_text;
+pub mod reference_set;
 pub mod reference_values;

@@ -4,3 +4,5 @@ pub mod question;
 pub mod index;
 pub mod compile;
 pub mod cedar;
+pub mod table;
+pub mod explain;
