@@ -3,7 +3,7 @@
 //! *Takes* text. *Gives* [`FileDigest`], [`VerityDigest`], [`CgroupPattern`], and whole files of sets. *Denies* nothing
 //! itself. *Source*: RFC 3339 (times); FIPS 180-4 (SHA-256); Linux `Documentation/filesystems/fsverity`.
 
-use super::reference_values::ReferenceSet;
+use super::reference_set::ReferenceSet;
 use crate::time::WallTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;

@@ -8,10 +8,13 @@ use super::compile::{self, PolicyError};
 use super::index::{Index, Scope, principal_scope, resource_scope};
 use super::question::{Asked, Question, Vocabulary};
 use cedar_policy::{Authorizer, Decision as CedarDecision, Policy, PolicySet as CedarSet};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// What policy says to one question. Only a permit goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "decision", rename_all = "kebab-case")]
 pub enum Decision {
     /// At least one policy permits, none forbids, none in scope failed.
     Permitted {
@@ -31,6 +34,20 @@ pub enum Decision {
         /// Policy and cause, ascending; the policy is empty where it was the question itself.
         errors: Vec<(String, String)>,
     },
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Decision::Permitted { rules } => write!(formatter, "permitted by {}", rules.join(", ")),
+            Decision::Forbidden { rules } => write!(formatter, "forbidden by {}", rules.join(", ")),
+            Decision::Silent => formatter.write_str("no policy permits"),
+            Decision::Unevaluable { errors } => {
+                let errors = errors.iter().map(|(rule, cause)| format!("{rule}: {cause}"));
+                write!(formatter, "undecided, for an error: {}", errors.collect::<Vec<_>>().join("; "))
+            }
+        }
+    }
 }
 
 /// Policies, compiled, validated and indexed; immutable.
@@ -117,26 +134,26 @@ impl PolicySet {
     }
 
     /// What this one policy does on a question already put in Cedar's terms.
-    pub(super) fn evaluate(&self, policy: &Policy, asked: &Asked) -> Outcome {
+    pub(super) fn evaluate(&self, policy: &Policy, asked: &Asked) -> Evaluation {
         let Ok(alone) = CedarSet::from_policies([policy.clone()]) else {
-            return Outcome::Failed("cannot stand alone".to_owned());
+            return Evaluation::Fails("cannot stand alone".to_owned());
         };
         let mut tally = Tally::default();
         tally.add(&self.authorizer, asked, &alone);
         match tally.errors.into_iter().next() {
-            Some((_, cause)) => Outcome::Failed(cause),
-            None if tally.permits.is_empty() && tally.forbids.is_empty() => Outcome::DoesNotHold,
-            None => Outcome::Holds,
+            Some((_, cause)) => Evaluation::Fails(cause),
+            None if tally.permits.is_empty() && tally.forbids.is_empty() => Evaluation::DoesNotHold,
+            None => Evaluation::Holds,
         }
     }
 }
 
 /// What one policy does on one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Evaluation {
     Holds,
     DoesNotHold,
-    Failed(String),
+    Fails(String),
 }
 
 /// What the policies asked so far say.
@@ -178,25 +195,24 @@ impl Tally {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::appraisal::claims::{self, AttestedClaims, AttestedProcess};
     use crate::policy::question::SecretFacts;
     use crate::request::{ChannelBinding, SecretPath};
     use crate::spiffe::SpiffeId;
-    use proptest::prelude::*;
 
     #[derive(Debug)]
-    struct Facts {
-        principal: SpiffeId,
-        path: SecretPath,
-        labels: BTreeMap<String, String>,
-        claims: AttestedClaims,
-        ttl_seconds: u32,
+    pub(in crate::policy) struct Facts {
+        pub(in crate::policy) principal: SpiffeId,
+        pub(in crate::policy) path: SecretPath,
+        pub(in crate::policy) labels: BTreeMap<String, String>,
+        pub(in crate::policy) claims: AttestedClaims,
+        pub(in crate::policy) ttl_seconds: u32,
     }
 
     impl Facts {
-        fn question(&self) -> Question<'_> {
+        pub(in crate::policy) fn question(&self) -> Question<'_> {
             Question {
                 principal: &self.principal,
                 secret: SecretFacts { path: &self.path, labels: &self.labels },
@@ -208,7 +224,7 @@ mod tests {
         }
     }
 
-    fn facts() -> Facts {
+    pub(in crate::policy) fn facts() -> Facts {
         Facts {
             principal: SpiffeId::parse("spiffe://example.org/ns/payments/api").unwrap(),
             path: SecretPath::parse("kv/payments/stripe").unwrap(),
@@ -393,126 +409,5 @@ mod tests {
         let stand_in = Question { secret: SecretFacts::stand_in(&facts.path), ..facts.question() };
         assert_eq!(set.decide(&stand_in), Decision::Forbidden { rules: rules(&["gold"]) });
         assert_eq!(set.decide(&facts.question()), Decision::Permitted { rules: rules(&["any"]) });
-    }
-
-    /// A small world, so that scopes, questions and conditions often meet.
-    fn policy() -> impl Strategy<Value = String> {
-        let principal = prop::sample::select(vec![
-            "principal",
-            "principal is Workload",
-            "principal == Workload::\"spiffe://a.org/x/1\"",
-            "principal in Workload::\"spiffe://a.org/x/2\"",
-            "principal == Workload::\"spiffe://b.org/x/1\"",
-            "principal in IdentityFolder::\"spiffe://a.org\"",
-            "principal is Workload in IdentityFolder::\"spiffe://a.org/x\"",
-            "principal in IdentityFolder::\"spiffe://b.org/x\"",
-        ]);
-        let resource = prop::sample::select(vec![
-            "resource",
-            "resource is Secret",
-            "resource == Secret::\"kv/x/1\"",
-            "resource in Secret::\"kv/x/2\"",
-            "resource == Secret::\"pki/x\"",
-            "resource in Folder::\"kv\"",
-            "resource is Secret in Folder::\"kv/x\"",
-            "resource in Folder::\"pki\"",
-        ]);
-        let action = prop::sample::select(vec![
-            "action",
-            "action == Action::\"release\"",
-            "action in [Action::\"release\"]",
-        ]);
-        let condition = prop::sample::select(vec![
-            "",
-            "when { context.ttl_seconds < 100 }",
-            "unless { context.ttl_seconds < 100 }",
-            "when { context has process && context.process.uid == 1000 }",
-            "when { resource.hasTag(\"tier\") && resource.getTag(\"tier\") == \"gold\" }",
-            "when { principal in IdentityFolder::\"spiffe://a.org/x\" }",
-            "unless { resource in Folder::\"kv/x\" }",
-            "when { context.ttl_seconds * 92233720368547758 > 0 }",
-            "when { resource.engine == \"kv\" && context.ttl_seconds * 9223372036854775807 > 0 }",
-        ]);
-        let effect = prop::sample::select(vec!["permit", "permit", "forbid"]);
-        (effect, principal, action, resource, condition)
-            .prop_map(|(effect, p, a, r, condition)| format!("{effect} ({p}, {a}, {r}) {condition};\n"))
-    }
-
-    fn question() -> impl Strategy<Value = Facts> {
-        let principal = prop::sample::select(vec![
-            "spiffe://a.org/x/1",
-            "spiffe://a.org/x/2",
-            "spiffe://a.org/x",
-            "spiffe://b.org/x/1",
-            "spiffe://c.org/y",
-        ]);
-        let path = prop::sample::select(vec!["kv/x/1", "kv/x/2", "kv/y", "kv", "pki/x", "pki/x/1"]);
-        (principal, path, any::<bool>(), any::<bool>(), prop::sample::select(vec![1_u32, 99, 101])).prop_map(
-            |(principal, path, labelled, attested, ttl_seconds)| {
-                let labels = [("tier".to_owned(), "gold".to_owned())];
-                Facts {
-                    principal: SpiffeId::parse(principal).unwrap(),
-                    path: SecretPath::parse(path).unwrap(),
-                    labels: labels.into_iter().filter(|_| labelled).collect(),
-                    claims: if attested { facts().claims } else { AttestedClaims::default() },
-                    ttl_seconds,
-                }
-            },
-        )
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn decision_reasons_and_errors_equal_those_of_the_whole(
-            policies in prop::collection::vec(policy(), 0..12),
-            questions in prop::collection::vec(question(), 1..8),
-        ) {
-            let named = policies.iter().enumerate().map(|(place, policy)| format!("@id(\"p{place}\") {policy}"));
-            let set = PolicySet::compile(&named.collect::<String>()).unwrap();
-            for facts in questions {
-                prop_assert_eq!(set.decide(&facts.question()), set.decide_unindexed(&facts.question()));
-            }
-        }
-    }
-
-    #[test]
-    #[ignore = "a measurement: cargo test --release -- --ignored --nocapture policies_measured"]
-    fn policies_measured() {
-        for count in [10, 100, 1000] {
-            let text: String = (0..count)
-                .map(|n| {
-                    format!(
-                        "@id(\"p{n}\") permit (principal in IdentityFolder::\"spiffe://example.org/ns/n{n}\", action,
-                         resource in Folder::\"kv/n{n}\") when {{ context has process && context.process.uid == 1000 }};\n"
-                    )
-                })
-                .collect();
-            let set = PolicySet::compile(&text).unwrap();
-            let facts = Facts {
-                principal: SpiffeId::parse("spiffe://example.org/ns/n7/api").unwrap(),
-                path: SecretPath::parse("kv/n7/key").unwrap(),
-                ..facts()
-            };
-            let question = facts.question();
-            assert!(matches!(set.decide(&question), Decision::Permitted { .. }));
-            let micros = |decide: &dyn Fn() -> Decision, rounds: u32| {
-                let start = std::time::Instant::now();
-                (0..rounds).for_each(|_| drop(std::hint::black_box(decide())));
-                start.elapsed().as_secs_f64() * 1e6 / f64::from(rounds)
-            };
-            let asked = || {
-                let folders = set.index.folders(&question);
-                std::hint::black_box(Asked::new(&set.words, &question, &folders.0, &folders.1).is_ok());
-                Decision::Silent
-            };
-            println!(
-                "{count} policies: indexed {:.1} us, of which the question {:.1} us; whole set {:.1} us",
-                micros(&|| set.decide(&question), 5000),
-                micros(&asked, 5000),
-                micros(&|| set.decide_unindexed(&question), 200)
-            );
-        }
     }
 }

@@ -6,10 +6,10 @@
 
 use super::question::{Question, Vocabulary};
 use cedar_policy::{
-    EntityTypeName, EntityUid, Policy, PolicySet as CedarSet, PolicySetError, PrincipalConstraint,
-    ResourceConstraint,
+    EntityTypeName, EntityUid, Policy, PolicySet as CedarSet, PrincipalConstraint, ResourceConstraint,
 };
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 /// Whom, or what, one side of a policy's scope names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,16 @@ impl Scope {
             Scope::Any => true,
             Scope::One(one) => one == id,
             Scope::Below(folder) => folders.contains(&folder.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scope::Any => formatter.write_str("any"),
+            Scope::One(id) => write!(formatter, "`{id}`"),
+            Scope::Below(folder) => write!(formatter, "all below `{folder}`"),
         }
     }
 }
@@ -73,7 +83,7 @@ pub(super) struct Index {
 
 impl Index {
     /// Files a policy under its scope, and remembers the folders that it names anywhere.
-    pub(super) fn add(&mut self, words: &Vocabulary, policy: &Policy) -> Result<(), PolicySetError> {
+    pub(super) fn add(&mut self, words: &Vocabulary, policy: &Policy) -> Result<(), String> {
         for uid in policy.entity_literals() {
             let id = uid.id().unescaped();
             if *uid.type_name() == words.identity_folder {
@@ -83,7 +93,10 @@ impl Index {
             }
         }
         let by_resource = self.sets.entry(principal_scope(words, policy));
-        by_resource.entry(resource_scope(words, policy)).add(policy.clone())
+        by_resource
+            .entry(resource_scope(words, policy))
+            .add(policy.clone())
+            .map_err(|error| error.to_string())
     }
 
     /// The folders of a question's workload, then of its secret, that some policy names.
@@ -149,5 +162,137 @@ impl Folders {
             .take_while(|beginning| beginning.len() <= self.longest)
             .filter(|beginning| self.names.contains(*beginning))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::appraisal::claims::AttestedClaims;
+    use crate::policy::cedar::tests::{Facts, facts};
+    use crate::policy::cedar::{Decision, PolicySet};
+    use crate::policy::question::Asked;
+    use crate::request::SecretPath;
+    use crate::spiffe::SpiffeId;
+    use proptest::prelude::*;
+
+    /// A small world, so that scopes, questions and conditions often meet.
+    fn policy() -> impl Strategy<Value = String> {
+        let principal = prop::sample::select(vec![
+            "principal",
+            "principal is Workload",
+            "principal == Workload::\"spiffe://a.org/x/1\"",
+            "principal in Workload::\"spiffe://a.org/x/2\"",
+            "principal == Workload::\"spiffe://b.org/x/1\"",
+            "principal in IdentityFolder::\"spiffe://a.org\"",
+            "principal is Workload in IdentityFolder::\"spiffe://a.org/x\"",
+            "principal in IdentityFolder::\"spiffe://b.org/x\"",
+        ]);
+        let resource = prop::sample::select(vec![
+            "resource",
+            "resource is Secret",
+            "resource == Secret::\"kv/x/1\"",
+            "resource in Secret::\"kv/x/2\"",
+            "resource == Secret::\"pki/x\"",
+            "resource in Folder::\"kv\"",
+            "resource is Secret in Folder::\"kv/x\"",
+            "resource in Folder::\"pki\"",
+        ]);
+        let action = prop::sample::select(vec![
+            "action",
+            "action == Action::\"release\"",
+            "action in [Action::\"release\"]",
+        ]);
+        let condition = prop::sample::select(vec![
+            "",
+            "when { context.ttl_seconds < 100 }",
+            "unless { context.ttl_seconds < 100 }",
+            "when { context has process && context.process.uid == 1000 }",
+            "when { resource.hasTag(\"tier\") && resource.getTag(\"tier\") == \"gold\" }",
+            "when { principal in IdentityFolder::\"spiffe://a.org/x\" }",
+            "unless { resource in Folder::\"kv/x\" }",
+            "when { context.ttl_seconds * 92233720368547758 > 0 }",
+            "when { resource.engine == \"kv\" && context.ttl_seconds * 9223372036854775807 > 0 }",
+        ]);
+        let effect = prop::sample::select(vec!["permit", "permit", "forbid"]);
+        (effect, principal, action, resource, condition)
+            .prop_map(|(effect, p, a, r, condition)| format!("{effect} ({p}, {a}, {r}) {condition};\n"))
+    }
+
+    fn question() -> impl Strategy<Value = Facts> {
+        let principal = prop::sample::select(vec![
+            "spiffe://a.org/x/1",
+            "spiffe://a.org/x/2",
+            "spiffe://a.org/x",
+            "spiffe://b.org/x/1",
+            "spiffe://c.org/y",
+        ]);
+        let path = prop::sample::select(vec!["kv/x/1", "kv/x/2", "kv/y", "kv", "pki/x", "pki/x/1"]);
+        (principal, path, any::<bool>(), any::<bool>(), prop::sample::select(vec![1_u32, 99, 101])).prop_map(
+            |(principal, path, labelled, attested, ttl_seconds)| {
+                let labels = [("tier".to_owned(), "gold".to_owned())];
+                Facts {
+                    principal: SpiffeId::parse(principal).unwrap(),
+                    path: SecretPath::parse(path).unwrap(),
+                    labels: labels.into_iter().filter(|_| labelled).collect(),
+                    claims: if attested { facts().claims } else { AttestedClaims::default() },
+                    ttl_seconds,
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn decision_reasons_and_errors_equal_those_of_the_whole(
+            policies in prop::collection::vec(policy(), 0..12),
+            questions in prop::collection::vec(question(), 1..8),
+        ) {
+            let named = policies.iter().enumerate().map(|(place, policy)| format!("@id(\"p{place}\") {policy}"));
+            let set = PolicySet::compile(&named.collect::<String>()).unwrap();
+            for facts in questions {
+                prop_assert_eq!(set.decide(&facts.question()), set.decide_unindexed(&facts.question()));
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "a measurement: cargo test --release -- --ignored --nocapture policies_measured"]
+    fn policies_measured() {
+        for count in [10, 100, 1000] {
+            let text: String = (0..count)
+                .map(|n| {
+                    format!(
+                        "@id(\"p{n}\") permit (principal in IdentityFolder::\"spiffe://example.org/ns/n{n}\", action,
+                         resource in Folder::\"kv/n{n}\") when {{ context has process && context.process.uid == 1000 }};\n"
+                    )
+                })
+                .collect();
+            let set = PolicySet::compile(&text).unwrap();
+            let facts = Facts {
+                principal: SpiffeId::parse("spiffe://example.org/ns/n7/api").unwrap(),
+                path: SecretPath::parse("kv/n7/key").unwrap(),
+                ..facts()
+            };
+            let question = facts.question();
+            assert!(matches!(set.decide(&question), Decision::Permitted { .. }));
+            let micros = |decide: &dyn Fn() -> Decision, rounds: u32| {
+                let start = std::time::Instant::now();
+                (0..rounds).for_each(|_| drop(std::hint::black_box(decide())));
+                start.elapsed().as_secs_f64() * 1e6 / f64::from(rounds)
+            };
+            let asked = || {
+                let folders = set.index.folders(&question);
+                std::hint::black_box(Asked::new(&set.words, &question, &folders.0, &folders.1).is_ok());
+                Decision::Silent
+            };
+            println!(
+                "{count} policies: indexed {:.1} us, of which the question {:.1} us; whole set {:.1} us",
+                micros(&|| set.decide(&question), 5000),
+                micros(&asked, 5000),
+                micros(&|| set.decide_unindexed(&question), 200)
+            );
+        }
     }
 }

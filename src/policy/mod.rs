@@ -8,6 +8,8 @@ pub mod question;
 pub mod index;
 pub mod compile;
 pub mod cedar;
+pub mod table;
+pub mod explain;
 mod permit;
 
 pub use permit::{Catalog, Pdp, Permit, Permitted, SecretStanding, Unknown};

@@ -73,13 +73,14 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    pub(super) fn new() -> Result<Self, cedar_policy::ParseErrors> {
-        let release = EntityUid::from_type_name_and_id("Action".parse()?, EntityId::new("release"));
+    pub(super) fn new() -> Result<Self, String> {
+        let kind = |name: &str| name.parse::<EntityTypeName>().map_err(in_words);
+        let release = EntityUid::from_type_name_and_id(kind("Action")?, EntityId::new("release"));
         Ok(Vocabulary {
-            workload: "Workload".parse()?,
-            identity_folder: "IdentityFolder".parse()?,
-            secret: "Secret".parse()?,
-            folder: "Folder".parse()?,
+            workload: kind("Workload")?,
+            identity_folder: kind("IdentityFolder")?,
+            secret: kind("Secret")?,
+            folder: kind("Folder")?,
             release,
         })
     }
