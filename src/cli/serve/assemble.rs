@@ -1,0 +1,365 @@
+//! Every part, in the order in which each needs the ones before it.
+
+use crate::api::admin::AdminService;
+use crate::api::front::Front;
+use crate::api::release::ReleaseService;
+use crate::appraisal::Appraiser;
+use crate::audit::Recorder;
+use crate::audit::checkpoint::LogKey;
+use crate::audit::log::Log;
+use crate::audit::record::Event;
+use crate::broker::Broker;
+use crate::challenge::admission::Admission;
+use crate::cli::config::Config;
+use crate::cli::serve::keep::{self, Heard};
+use crate::cli::serve::recover::{self, Recovered};
+use crate::evidence::Verifiers;
+use crate::freshness::Freshness;
+use crate::latch::Latches;
+use crate::policy::Pdp;
+use crate::registry::Registry;
+use crate::release::kv::Kv;
+use crate::release::{Barrier, Engine, Engines};
+use crate::store::keysource::KeyFile;
+use crate::store::marks::{self, StoredMarks};
+use crate::store::sled::SledStore;
+use crate::store::{Store, StoreError, Vault};
+use crate::time::{Clock, Now, TimeSource, WallTime};
+use crate::transport::acceptor::{Acceptor, ConnectionLimits, PeerKind};
+use crate::transport::administrator::AdministratorVerifier;
+use crate::transport::certificate::ServerIdentity;
+use crate::transport::tls;
+use crate::transport::verifier::WorkloadVerifier;
+use crate::transport::{Marks, MarksUnavailable, Trust};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Why the broker does not start. Nothing on disk was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store does not open, or what is in it is not whole.
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+    /// The audit log does not open.
+    #[error("the audit log: {0}")]
+    Log(String),
+    /// The store has been used, and its audit log is not there.
+    #[error("the audit log is missing beside a store that has been used: put it back, or restore both")]
+    LogMissing,
+    /// The store lacks changes that were acknowledged.
+    #[error("the store ends at commit {stored}, but commit {logged} was acknowledged: restore the store")]
+    StoreBehindLog {
+        /// The store's last commit.
+        stored: u64,
+        /// The highest commit that the log says was applied.
+        logged: u64,
+    },
+    /// A listener's address cannot be had.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// A clock cannot be read at all.
+    #[error("a clock cannot be read")]
+    Clock,
+}
+
+/// A running broker.
+pub struct Server {
+    broker: Arc<Broker>,
+    registry: Arc<Registry>,
+    address: SocketAddr,
+    admin_address: SocketAddr,
+    shutdown: watch::Sender<bool>,
+    listeners: Vec<JoinHandle<()>>,
+    keeper: JoinHandle<()>,
+}
+
+impl Server {
+    /// Opens what is on disk, settles what an earlier process left open, loads, listens.
+    pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
+        let now = reading(source.as_ref())?;
+        let vault = open_vault(config).await?;
+        let mut recovered = Recovered::new(now);
+        let (log, report) = open_log(config, now, |record| recovered.take(record))?;
+        let last_intent = Registry::last_applied_intent(&vault).await?;
+        let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;
+        let highest = highest_time(&vault).await?.max(report.last_time);
+        let clock = Arc::new(Clock::new(source, highest));
+        let recorder = Arc::new(Recorder::new(log, clock.boot_id()));
+        recover::settle(&recorder, owed, now).await?;
+        let kv = Arc::new(Kv::new(vault.clone())?);
+        let broker = Arc::new(assemble(config, &vault, clock, recorder, recovered, kv.clone()).await?);
+        let registry = Arc::new(Registry::new(vault.clone(), broker.clone(), own_digest()));
+        registry.load().await;
+        let started = Event::Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: vault.store().last_commit().await?.0,
+        };
+        broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
+        Server::listen(config, broker, registry, kv).await
+    }
+
+    async fn listen(
+        config: &Config,
+        broker: Arc<Broker>,
+        registry: Arc<Registry>,
+        kv: Arc<Kv>,
+    ) -> Result<Server, StartError> {
+        let (shutdown, stopped) = watch::channel(false);
+        let (heard, observer) = Heard::new();
+        let parts = Parts { config, broker: &broker, observer: Arc::new(observer) };
+        let workloads = bind(config.broker.listen).await?;
+        let operators = bind(config.admin.listen).await?;
+        let address = local(&workloads, config.broker.listen)?;
+        let admin_address = local(&operators, config.admin.listen)?;
+        let release = tonic::service::Routes::new(ReleaseService::server(broker.clone())).prepare();
+        let admin = tonic::service::Routes::new(AdminService::server(registry.clone(), kv)).prepare();
+        let workloads = parts.acceptor(workloads, PeerKind::Workload).serve(Front::new(release), stopped.clone());
+        let operators = parts.acceptor(operators, PeerKind::Administrator).serve(Front::new(admin), stopped.clone());
+        let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
+        let keeper = tokio::spawn(keep::run(broker.clone(), registry.vault().clone(), heard, stopped));
+        Ok(Server { broker, registry, address, admin_address, shutdown, listeners, keeper })
+    }
+
+    /// Where workloads connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where operators connect.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// The broker behind the listeners.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// What administrators keep.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Drains the listeners, records the stop, and closes the log.
+    pub async fn stop(self) {
+        let _ = self.shutdown.send(true);
+        for listener in self.listeners {
+            let _ = listener.await;
+        }
+        let _ = self.keeper.await;
+        if let Err(error) = self.broker.recorder.note(Event::Stopped {}, self.broker.clock.untrusted()).await {
+            tracing::error!(%error, "the stop could not be recorded");
+        }
+        let log = self.broker.recorder.log().clone();
+        let closed = tokio::task::spawn_blocking(move || log.close()).await;
+        if closed.is_err() {
+            tracing::error!("the audit log did not close in order");
+        }
+    }
+}
+
+/// What both listeners share.
+struct Parts<'a> {
+    config: &'a Config,
+    broker: &'a Arc<Broker>,
+    observer: Arc<keep::Observer>,
+}
+
+impl Parts<'_> {
+    fn acceptor(&self, listener: TcpListener, kind: PeerKind) -> Acceptor {
+        let provider = Arc::new(tls::crypto_provider());
+        let (clock, observer) = (self.broker.clock.clone(), self.observer.clone());
+        let roots = self.config.admin.roots.clone();
+        Acceptor {
+            listener,
+            identity: Arc::new(server_identity(self.config, provider.clone())),
+            verifier: match kind {
+                PeerKind::Workload => {
+                    Arc::new(WorkloadVerifier::new(self.broker.trust.clone(), clock.clone(), observer.clone()))
+                }
+                PeerKind::Administrator => {
+                    Arc::new(AdministratorVerifier::new(roots, clock.clone(), observer.clone()))
+                }
+            },
+            kind,
+            provider,
+            clock,
+            observer,
+            limits: ConnectionLimits::default(),
+        }
+    }
+}
+
+async fn assemble(
+    config: &Config,
+    vault: &Arc<Vault>,
+    clock: Arc<Clock>,
+    recorder: Arc<Recorder>,
+    recovered: Recovered,
+    kv: Arc<Kv>,
+) -> Result<Broker, StartError> {
+    let marks: Arc<dyn Marks> = Arc::new(DurableMarks(StoredMarks::start(vault.clone())?));
+    let (domains, now) = (config.domains(), clock.untrusted());
+    let opened = tokio::task::spawn_blocking(move || Trust::open(domains, marks, now)).await;
+    let trust = Arc::new(opened.map_err(|_| StoreError::Unavailable("trust was not opened".to_owned()))?);
+    let engines: BTreeMap<String, Arc<dyn Engine>> = BTreeMap::from([("kv".to_owned(), kv as Arc<dyn Engine>)]);
+    let verifiers = Arc::new(Verifiers::new(None));
+    let appraiser = Arc::new(Appraiser::new());
+    let pdp = Arc::new(Pdp::new(Arc::new(engines.clone())));
+    let engines = Arc::new(Engines {
+        engines,
+        trust: trust.clone(),
+        verifiers: verifiers.clone(),
+        appraiser: appraiser.clone(),
+        pdp: pdp.clone(),
+        leases: Arc::new(recovered.leases),
+        barrier: Arc::new(Barrier::default()),
+    });
+    Ok(Broker {
+        offer: config.offer(),
+        clock,
+        freshness: Freshness::new(trust.clone()),
+        trust,
+        revocations_known: AtomicBool::new(false),
+        admission: Admission::new(config.rates()),
+        verifiers,
+        latches: Arc::new(Latches::new(recovered.latches)),
+        appraiser,
+        pdp,
+        recorder,
+        engines,
+    })
+}
+
+/// What `serve --check` found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// It starts, but an operator should know.
+    pub warnings: Vec<String>,
+    /// It would not serve.
+    pub errors: Vec<String>,
+}
+
+/// Looks at the certificate, the operators' roots and every trust domain's files, without opening the store.
+pub fn check(config: &Config, source: &dyn TimeSource) -> Checked {
+    let mut checked = Checked::default();
+    let Ok(now) = reading(source) else {
+        checked.errors.push("a clock cannot be read".to_owned());
+        return checked;
+    };
+    let identity = server_identity(config, Arc::new(tls::crypto_provider()));
+    match identity.check(now) {
+        Ok(warnings) => checked.warnings.extend(warnings),
+        Err(error) => checked.errors.push(error.to_string()),
+    }
+    let trust = Trust::open(config.domains(), Arc::new(NoMarks), now);
+    for change in trust.reload(now) {
+        checked.warnings.push(format!("{}: {}", change.name, change.state));
+    }
+    for path in [&config.storage.key_file, &config.storage.audit_key_file, &config.admin.roots] {
+        if let Err(error) = std::fs::File::open(path) {
+            checked.errors.push(format!("{}: {error}", path.display()));
+        }
+    }
+    checked
+}
+
+fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider>) -> ServerIdentity {
+    let broker = &config.broker;
+    let audience = Some(broker.spiffe_id.clone());
+    ServerIdentity::new(broker.certificate.clone(), broker.key.clone(), audience, provider)
+}
+
+async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
+    let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
+    let source = KeyFile::new(&config.storage.key_file, &config.storage.data);
+    Ok(Arc::new(Vault::open(store, &source).await?))
+}
+
+fn open_log(
+    config: &Config,
+    now: Now,
+    take: impl FnMut(&crate::audit::record::Record),
+) -> Result<(Arc<Log>, crate::audit::log::OpenReport), StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
+    let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
+    let opened = Log::open(&config.storage.audit, key, recover::horizon(now), take);
+    let (log, report) = opened.map_err(|error| failed(&error))?;
+    Ok((Arc::new(log), report))
+}
+
+/// The highest wall time that an earlier process kept.
+async fn highest_time(vault: &Vault) -> Result<WallTime, StartError> {
+    let mark = marks::read(vault, keep::HIGHEST_TIME).await?.unwrap_or_default();
+    let mut bytes = [0; 8];
+    let start = bytes.len().saturating_sub(mark.len());
+    if let Some(tail) = bytes.get_mut(start..) {
+        tail.copy_from_slice(mark.get(mark.len().saturating_sub(8)..).unwrap_or_default());
+    }
+    Ok(WallTime(u64::from_be_bytes(bytes)))
+}
+
+/// The digest of this program, which runs others as `exec`: no reference set may vouch for it alone.
+fn own_digest() -> BTreeSet<[u8; 32]> {
+    let read = std::fs::read("/proc/self/exe");
+    let digest = |bytes: Vec<u8>| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+    let digest = read.ok().and_then(|bytes| <[u8; 32]>::try_from(digest(bytes).as_ref()).ok());
+    if digest.is_none() {
+        tracing::error!("this program cannot be read, so a reference set may name it as if it ran nothing");
+    }
+    digest.into_iter().collect()
+}
+
+fn reading(source: &dyn TimeSource) -> Result<Now, StartError> {
+    match (source.wall(), source.boot()) {
+        (Some(wall), Some(boot)) => Ok(Now { wall, boot }),
+        _ => Err(StartError::Clock),
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen(address, error))
+}
+
+fn local(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|error| StartError::Listen(asked, error))
+}
+
+/// The store's marks, as the transport wants them.
+struct DurableMarks(StoredMarks);
+
+impl Marks for DurableMarks {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, MarksUnavailable> {
+        self.0.read(name).map_err(|_| MarksUnavailable)
+    }
+
+    fn raise(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
+        self.0.raise(name, value).map_err(|_| MarksUnavailable)
+    }
+
+    fn replace(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
+        self.0.replace(name, value).map_err(|_| MarksUnavailable)
+    }
+}
+
+/// `serve --check` does not open the store, so it knows of no mark and raises none.
+struct NoMarks;
+
+impl Marks for NoMarks {
+    fn read(&self, _name: &str) -> Result<Option<Vec<u8>>, MarksUnavailable> {
+        Ok(None)
+    }
+
+    fn raise(&self, _name: &str, _value: &[u8]) -> Result<(), MarksUnavailable> {
+        Ok(())
+    }
+
+    fn replace(&self, _name: &str, _value: &[u8]) -> Result<(), MarksUnavailable> {
+        Ok(())
+    }
+}

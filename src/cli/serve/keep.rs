@@ -1,0 +1,119 @@
+//! What a running broker does by itself, once a second: reads its inputs anew, minds the clock, forgets what has ended,
+//! and writes down what the listeners heard.
+
+use crate::audit::record::Event;
+use crate::broker::Broker;
+use crate::case::Case;
+use crate::denial::Denial;
+use crate::limits;
+use crate::store::{Vault, marks};
+use crate::time::ClockEvent;
+use crate::transport::observer::{Cause, HandshakeObserver};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// The mark of the highest wall time ever seen.
+pub const HIGHEST_TIME: &str = "clock/highest";
+
+/// Refused handshakes on their way to the log.
+pub struct Heard(mpsc::Receiver<(Denial, Box<Case>)>);
+
+/// The listeners' end: it never blocks, and what does not fit is only counted.
+pub struct Observer(mpsc::Sender<(Denial, Box<Case>)>);
+
+impl Heard {
+    /// Both ends.
+    pub fn new() -> (Heard, Observer) {
+        let (sender, receiver) = mpsc::channel(HEARD);
+        (Heard(receiver), Observer(sender))
+    }
+}
+
+impl HandshakeObserver for Observer {
+    fn refused(&self, denial: Denial, case: Box<Case>) {
+        if self.0.try_send((denial, case)).is_err() {
+            tracing::warn!(%denial, "a refused handshake was not recorded: too many at once");
+        }
+    }
+
+    fn counted(&self, cause: Cause) {
+        tracing::debug!(?cause, "a connection came to nothing");
+    }
+}
+
+/// Runs until `stopped`.
+pub async fn run(broker: Arc<Broker>, vault: Arc<Vault>, mut heard: Heard, mut stopped: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(limits::RELOAD_MS));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut count = 0_u64;
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => return,
+            _ = ticks.tick() => {
+                count = count.wrapping_add(1);
+                tick(&broker, &vault, count).await;
+            }
+            Some((denial, case)) = heard.0.recv() => {
+                note(&broker, Event::HandshakeRefused { denial, case: *case }).await;
+            }
+        }
+    }
+}
+
+async fn tick(broker: &Arc<Broker>, vault: &Vault, count: u64) {
+    let now = broker.clock.untrusted();
+    reload(broker).await;
+    match broker.clock.tick() {
+        Some(ClockEvent::Suspected(suspect)) => {
+            tracing::error!(%suspect, "the clock is suspect: nothing is released");
+            note(broker, Event::Clock { state: suspect.to_string() }).await;
+        }
+        Some(ClockEvent::Healed) => note(broker, Event::Clock { state: "trusted".to_owned() }).await,
+        None => {}
+    }
+    broker.leases().forget_ended(now);
+    for shed in broker.admission.take_shed(now) {
+        let event = Event::Counted {
+            identity: Some(shed.caller.identity),
+            key_sha256: hex::encode(shed.caller.key),
+            denial: Denial::LimitExceeded,
+            count: shed.count,
+            since: shed.since,
+        };
+        note(broker, event).await;
+    }
+    if count.is_multiple_of(KEEP_TIME_TICKS) && broker.clock.now().is_ok() {
+        let highest = broker.clock.highest().0.to_be_bytes();
+        if let Err(error) = marks::raise(vault, HIGHEST_TIME, &highest).await {
+            tracing::error!(%error, "the highest time could not be kept");
+        }
+    }
+}
+
+/// Files are read where blocking is allowed; a reload that panics leaves the snapshots, whose ends still hold.
+async fn reload(broker: &Arc<Broker>) {
+    let (trust, now) = (broker.trust.clone(), broker.clock.untrusted());
+    match tokio::task::spawn_blocking(move || trust.reload(now)).await {
+        Ok(changes) => {
+            for change in changes {
+                tracing::info!(input = change.name, epoch = change.epoch, state = change.state, "input");
+                let event = Event::Input { name: change.name, epoch: change.epoch, state: change.state };
+                note(broker, event).await;
+            }
+        }
+        Err(error) => tracing::error!(%error, "inputs were not read"),
+    }
+}
+
+async fn note(broker: &Broker, event: Event) {
+    if let Err(error) = broker.recorder.note(event, broker.clock.untrusted()).await {
+        tracing::error!(%error, "an event could not be recorded");
+    }
+}
+
+/// Refused handshakes that wait for the log: a minute's worth of distinct keys at a few a second.
+const HEARD: usize = 256;
+/// The highest time is kept every so many ticks: a start is then at most ten seconds too lenient, and the log's own last
+/// record usually makes up for those.
+const KEEP_TIME_TICKS: u64 = 10;
