@@ -4,17 +4,27 @@
 //! witness. *Denies* everything from `PeerIdentityAmbiguous` to `RevocationStale`; what is provably wrong already in the
 //! handshake. *Source*: RFC 8446; RFC 9113; RFC 5280; SPIFFE X.509-SVID; `protocol.md` "Connection".
 
+pub mod acceptor;
+pub mod administrator;
 pub mod bundle;
+pub mod certificate;
 pub mod domain;
 pub mod file;
+pub mod observer;
 pub mod path;
 pub mod peer;
 pub mod revocation;
 pub mod svid;
 pub mod tls;
 pub mod trust;
+pub mod verifier;
 
+pub use acceptor::{Acceptor, ConnectionLimits, PeerKind};
+pub use administrator::AdministratorVerifier;
+pub use certificate::{IdentityError, ServerIdentity};
+pub use observer::{Cause, HandshakeObserver};
 pub use peer::{AdminConnection, Connection, Peer};
 pub use trust::{
     DomainConfig, DomainStatus, InputChange, Marks, MarksUnavailable, RevocationMode, Revocations, Trust,
 };
+pub use verifier::WorkloadVerifier;

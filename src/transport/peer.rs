@@ -49,6 +49,10 @@ impl Connection {
     pub fn spiffe_id(&self) -> &SpiffeId {
         &self.spiffe_id
     }
+
+    pub(super) fn leaf(&self) -> &Leaf {
+        &self.link.leaf
+    }
 }
 
 impl AdminConnection {
@@ -104,10 +108,6 @@ macro_rules! facts {
             /// Waits until [`Self::go_away`] is called.
             pub(super) async fn asked_to_go_away(&self) {
                 self.link.go_away.notified().await;
-            }
-
-            pub(super) fn leaf(&self) -> &Leaf {
-                &self.link.leaf
             }
         }
 
