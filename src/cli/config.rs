@@ -344,13 +344,17 @@ mod tests {
         let config = read(GOOD).unwrap();
         assert!(config.storage.data.is_absolute() && config.storage.data.ends_with("data"));
         assert_eq!(config.storage.key_file, Path::new("/etc/portcullis/key"));
-        let RevocationMode::ShortLived { max_lifetime_seconds } = config.domains()[0].revocation else { panic!() };
+        let RevocationMode::ShortLived { max_lifetime_seconds } = config.domains()[0].revocation else {
+            panic!()
+        };
         assert_eq!(max_lifetime_seconds, 3900);
     }
 
     #[test]
     fn an_unknown_key_is_refused_by_line() {
-        let error = read(&GOOD.replace("listen = \"127.0.0.1:8443\"", "listen = \"127.0.0.1:8443\"\ninsecure = true"));
+        let error = read(
+            &GOOD.replace("listen = \"127.0.0.1:8443\"", "listen = \"127.0.0.1:8443\"\ninsecure = true"),
+        );
         assert!(error.unwrap_err().to_string().contains("insecure"));
     }
 

@@ -5,5 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "the command line is where the environment is read")]
 
 pub mod config;
+pub mod devca;
 pub mod exit;
+pub mod init;
 pub mod serve;

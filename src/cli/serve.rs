@@ -54,7 +54,11 @@ pub async fn run(args: Args) -> u8 {
 
 /// Serves until SIGTERM or SIGINT, then drains: open requests are answered, and only then is the log closed.
 async fn serve(server: Server) -> u8 {
-    println!("portcullis: serving workloads on {}, operators on {}", server.address(), server.admin_address());
+    println!(
+        "portcullis: serving workloads on {}, operators on {}",
+        server.address(),
+        server.admin_address()
+    );
     let outcome = wait_for_signal().await;
     tracing::info!("draining");
     server.stop().await;

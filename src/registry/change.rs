@@ -1,7 +1,9 @@
 //! One change: intent on the log, commit, in force, second record.
 
+use crate::audit::Recorder;
 use crate::audit::record::{AdminAct, Event, LatchKey};
 use crate::registry::Registry;
+use crate::registry::administrator::Administrator;
 use crate::store::vault::{Kind, Vault};
 use crate::store::{CommitNumber, StoreError, Transaction};
 use crate::time::Now;
@@ -69,23 +71,16 @@ impl Registry {
     async fn commit(
         &self,
         act: AdminAct,
-        mut transaction: Transaction,
+        transaction: Transaction,
         now: Now,
     ) -> Result<(String, CommitNumber), ChangeError> {
-        let turn = self.vault.turn().await?;
-        let number = turn.number();
-        let last = self.vault.read(Kind::State, LAST_INTENT).await?;
-        let record = self.note(Event::AdminIntent { act, commit: Some(number.0) }, now).await?;
-        let body = format!("{}:{record}", number.0);
-        self.vault.put(&mut transaction, Kind::State, LAST_INTENT, last.as_ref(), body.as_bytes())?;
-        match turn.commit(transaction).await {
-            Ok(number) => Ok((record, number)),
-            Err(error) => {
-                // Undecided stays an open intent: the next start knows from the store what became of it.
-                if error != StoreError::Undecided {
-                    let _ = self.second_record(Event::NotApplied { commit: number.0 }, now).await;
+        match commit(&self.vault, &self.broker.recorder, act, transaction, now).await {
+            Ok(committed) => Ok(committed),
+            Err(Failed { error, owed }) => {
+                if let Some(event) = owed {
+                    let _ = self.second_record(event, now).await;
                 }
-                Err(ChangeError::Store(error))
+                Err(error)
             }
         }
     }
@@ -146,6 +141,63 @@ impl Registry {
         let number = text.split(':').next().and_then(|number| number.parse().ok());
         number.ok_or_else(|| StoreError::Damaged("the last intent's number".to_owned()))
     }
+}
+
+/// The first administrator, made by `init` before there is a broker.
+pub async fn enrol_first(
+    vault: &Vault,
+    recorder: &Recorder,
+    administrator: &Administrator,
+    now: Now,
+) -> Result<(), ChangeError> {
+    let body = serde_json::to_vec(administrator).map_err(|_| StoreError::TooLarge("an administrator"))?;
+    let mut transaction = Transaction::default();
+    vault.put(&mut transaction, Kind::Administrator, &administrator.key_sha256, None, &body)?;
+    let act = AdminAct {
+        administrator: "init".to_owned(),
+        key_sha256: String::new(),
+        verb: "administrator put".to_owned(),
+        target: administrator.name.clone(),
+        details: serde_json::json!({ "key_sha256": administrator.key_sha256, "roles": administrator.roles }),
+    };
+    let committed = commit(vault, recorder, act, transaction, now).await.map_err(|failed| failed.error)?;
+    let applied = recorder.note(Event::Applied { commit: committed.1.0 }, now).await;
+    applied.map(drop).map_err(|error| ChangeError::Unsettled(error.to_string()))
+}
+
+/// A commit that failed, and the second record that is owed for its intent.
+struct Failed {
+    error: ChangeError,
+    owed: Option<Event>,
+}
+
+/// Intent, then commit, under one number.
+async fn commit(
+    vault: &Vault,
+    recorder: &Recorder,
+    act: AdminAct,
+    mut transaction: Transaction,
+    now: Now,
+) -> Result<(String, CommitNumber), Failed> {
+    let before = |error: StoreError| Failed { error: error.into(), owed: None };
+    let turn = vault.turn().await.map_err(before)?;
+    let number = turn.number();
+    let last = vault.read(Kind::State, LAST_INTENT).await.map_err(before)?;
+    let noted = recorder.note(Event::AdminIntent { act, commit: Some(number.0) }, now).await;
+    // A record in doubt may be found at the next start, which then settles it: the store never reached that number.
+    let record = noted.map_err(|error| Failed {
+        error: ChangeError::AuditUnavailable(error.to_string()),
+        owed: Some(Event::NotApplied { commit: number.0 }),
+    })?;
+    let after = |error: StoreError| Failed {
+        // Undecided stays an open intent: the next start knows from the store what became of it.
+        owed: (error != StoreError::Undecided).then_some(Event::NotApplied { commit: number.0 }),
+        error: error.into(),
+    };
+    let body = format!("{}:{record}", number.0);
+    vault.put(&mut transaction, Kind::State, LAST_INTENT, last.as_ref(), body.as_bytes()).map_err(after)?;
+    let number = turn.commit(transaction).await.map_err(after)?;
+    Ok((record, number))
 }
 
 /// The state record that each change writes beside its own, so that a start knows whether the last intent was applied.

@@ -9,7 +9,7 @@ mod change;
 mod load;
 
 pub use administrator::{Administrator, Administrators, Role};
-pub use change::{Change, ChangeError, Changed};
+pub use change::{Change, ChangeError, Changed, enrol_first};
 
 use crate::broker::Broker;
 use crate::store::vault::Vault;

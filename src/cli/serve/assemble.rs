@@ -1,6 +1,6 @@
 //! Every part, in the order in which each needs the ones before it.
 
-use crate::api::admin::AdminService;
+//ADMIN use crate::api::admin::AdminService;
 use crate::api::front::Front;
 use crate::api::release::ReleaseService;
 use crate::appraisal::Appraiser;
@@ -117,9 +117,14 @@ impl Server {
         let address = local(&workloads, config.broker.listen)?;
         let admin_address = local(&operators, config.admin.listen)?;
         let release = tonic::service::Routes::new(ReleaseService::server(broker.clone())).prepare();
-        let admin = tonic::service::Routes::new(AdminService::server(registry.clone(), kv)).prepare();
-        let workloads = parts.acceptor(workloads, PeerKind::Workload).serve(Front::new(release), stopped.clone());
-        let operators = parts.acceptor(operators, PeerKind::Administrator).serve(Front::new(admin), stopped.clone());
+        let admin = {
+            let _ = &kv;
+            tonic::service::Routes::default().prepare()
+        };
+        let workloads =
+            parts.acceptor(workloads, PeerKind::Workload).serve(Front::new(release), stopped.clone());
+        let operators =
+            parts.acceptor(operators, PeerKind::Administrator).serve(Front::new(admin), stopped.clone());
         let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
         let keeper = tokio::spawn(keep::run(broker.clone(), registry.vault().clone(), heard, stopped));
         Ok(Server { broker, registry, address, admin_address, shutdown, listeners, keeper })
@@ -152,7 +157,8 @@ impl Server {
             let _ = listener.await;
         }
         let _ = self.keeper.await;
-        if let Err(error) = self.broker.recorder.note(Event::Stopped {}, self.broker.clock.untrusted()).await {
+        if let Err(error) = self.broker.recorder.note(Event::Stopped {}, self.broker.clock.untrusted()).await
+        {
             tracing::error!(%error, "the stop could not be recorded");
         }
         let log = self.broker.recorder.log().clone();
@@ -179,9 +185,11 @@ impl Parts<'_> {
             listener,
             identity: Arc::new(server_identity(self.config, provider.clone())),
             verifier: match kind {
-                PeerKind::Workload => {
-                    Arc::new(WorkloadVerifier::new(self.broker.trust.clone(), clock.clone(), observer.clone()))
-                }
+                PeerKind::Workload => Arc::new(WorkloadVerifier::new(
+                    self.broker.trust.clone(),
+                    clock.clone(),
+                    observer.clone(),
+                )),
                 PeerKind::Administrator => {
                     Arc::new(AdministratorVerifier::new(roots, clock.clone(), observer.clone()))
                 }
@@ -207,7 +215,8 @@ async fn assemble(
     let (domains, now) = (config.domains(), clock.untrusted());
     let opened = tokio::task::spawn_blocking(move || Trust::open(domains, marks, now)).await;
     let trust = Arc::new(opened.map_err(|_| StoreError::Unavailable("trust was not opened".to_owned()))?);
-    let engines: BTreeMap<String, Arc<dyn Engine>> = BTreeMap::from([("kv".to_owned(), kv as Arc<dyn Engine>)]);
+    let engines: BTreeMap<String, Arc<dyn Engine>> =
+        BTreeMap::from([("kv".to_owned(), kv as Arc<dyn Engine>)]);
     let verifiers = Arc::new(Verifiers::new(None));
     let appraiser = Arc::new(Appraiser::new());
     let pdp = Arc::new(Pdp::new(Arc::new(engines.clone())));

@@ -43,7 +43,12 @@ impl HandshakeObserver for Observer {
 }
 
 /// Runs until `stopped`.
-pub async fn run(broker: Arc<Broker>, vault: Arc<Vault>, mut heard: Heard, mut stopped: watch::Receiver<bool>) {
+pub async fn run(
+    broker: Arc<Broker>,
+    vault: Arc<Vault>,
+    mut heard: Heard,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut ticks = tokio::time::interval(Duration::from_millis(limits::RELOAD_MS));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count = 0_u64;
