@@ -178,3 +178,14 @@ pub const POLICY_BYTES: usize = 1024 * 1024;
 pub const REFERENCE_SETS: usize = 100_000;
 /// A policy's name, bytes: long enough to say what it is for, short enough for every record of a decision.
 pub const POLICY_NAME_BYTES: usize = 64;
+/// Brackets within brackets of a policy: people write five or six.
+pub const POLICY_DEPTH: usize = 12;
+/// Operators, members, brackets and conditionals of one policy: each may be a level of its syntax tree, which Cedar
+/// walks by recursion. People write some five for a comparison, so this is about fifty comparisons.
+pub const POLICY_PARTS: usize = 256;
+/// The stack that policies are compiled on, bytes: the validator's 256 levels of 10 KiB (measured, debug build), over ten
+/// times, as Cedar's validator passes whatever it has no stack to look at.
+pub const POLICY_STACK_BYTES: usize = 32 * 1024 * 1024;
+/// The stack of a thread that decides, bytes: the evaluator's 256 levels of 34 KiB (measured, debug build). On less, the
+/// deepest policies are not evaluable, which denies. Only touched pages cost memory.
+pub const DECIDING_STACK_BYTES: usize = 16 * 1024 * 1024;

@@ -2,6 +2,7 @@
 
 pub mod question;
 pub mod index;
+mod structure;
 pub mod compile;
 pub mod cedar;
 pub mod table;
