@@ -249,3 +249,14 @@ pub const NODES: usize = 100_000;
 pub const ADMINISTRATORS: usize = 1_000;
 /// The broker's own revocations.
 pub const REVOCATIONS: usize = 100_000;
+/// Brackets within brackets of a policy: people write five or six.
+pub const POLICY_DEPTH: usize = 12;
+/// Operators, members, brackets and conditionals of one policy: each may be a level of its syntax tree, which Cedar
+/// walks by recursion. People write some five for a comparison, so this is about fifty comparisons.
+pub const POLICY_PARTS: usize = 256;
+/// The stack that policies are compiled on, bytes: the validator's 256 levels of 10 KiB (measured, debug build), over ten
+/// times, as Cedar's validator passes whatever it has no stack to look at.
+pub const POLICY_STACK_BYTES: usize = 32 * 1024 * 1024;
+/// The stack of a thread that decides, bytes: the evaluator's 256 levels of 34 KiB (measured, debug build). On less, the
+/// deepest policies are not evaluable, which denies. Only touched pages cost memory.
+pub const DECIDING_STACK_BYTES: usize = 16 * 1024 * 1024;

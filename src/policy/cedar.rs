@@ -7,6 +7,7 @@
 use super::compile::{self, PolicyError};
 use super::index::{Index, Scope, principal_scope, resource_scope};
 use super::question::{Asked, Question, Vocabulary};
+use super::structure;
 use cedar_policy::{Authorizer, Decision as CedarDecision, Policy, PolicySet as CedarSet};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,9 +72,11 @@ impl PolicySet {
     /// so is whatever strict validation, to level 1, has an error or a warning about, and a literal that no workload,
     /// secret or folder can have as its name (a forbid of it would never speak). An empty text is a set that says nothing.
     pub fn compile(text: &str) -> Result<PolicySet, PolicyError> {
-        let words = Vocabulary::new().map_err(|error| PolicyError::schema(&error))?;
-        let all = compile::policies(text, &words)?;
-        PolicySet::build(words, all)
+        structure::on_ample_stack(|| {
+            let words = Vocabulary::new().map_err(|error| PolicyError::schema(&error))?;
+            let all = compile::policies(text, &words)?;
+            PolicySet::build(words, all)
+        })
     }
 
     /// What policy says. Only policies whose scope names the question's workload and secret are evaluated.

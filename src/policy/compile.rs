@@ -4,6 +4,7 @@
 //! with its lines. *Source*: Cedar language 4, strict validation; RFC 76 of Cedar (level validation).
 
 use super::question::Vocabulary;
+use super::structure;
 use crate::limits;
 use crate::request::SecretPath;
 use crate::spiffe::{SpiffeId, TrustDomain};
@@ -16,6 +17,7 @@ pub(super) fn policies(text: &str, words: &Vocabulary) -> Result<CedarSet, Polic
     if text.len() > limits::POLICY_BYTES {
         return Err(PolicyError::one(Cause::TooLong, format!("more than {} bytes", limits::POLICY_BYTES)));
     }
+    structure::check(text).map_err(PolicyError::of)?;
     let parsed: CedarSet = text.parse().map_err(|errors| PolicyError::syntax(text, &errors))?;
     if let Some(template) = parsed.templates().next() {
         let line = line_of(text, &template.to_string());
@@ -53,6 +55,8 @@ pub struct Fault {
 pub enum Cause {
     /// The text is too long.
     TooLong,
+    /// A policy nests deeper, or has more parts, than any that a person writes.
+    TooDeep,
     /// It does not parse.
     Syntax,
     /// It holds a template.
@@ -69,6 +73,8 @@ pub enum Cause {
     Literal,
     /// The schema of this program itself.
     Schema,
+    /// The text could not be checked at all.
+    Unchecked,
 }
 
 impl PolicyError {
@@ -76,7 +82,7 @@ impl PolicyError {
         PolicyError { faults: vec![fault] }
     }
 
-    fn one(cause: Cause, message: String) -> Self {
+    pub(super) fn one(cause: Cause, message: String) -> Self {
         PolicyError::of(Fault { cause, rule: None, line: None, message })
     }
 

@@ -6,6 +6,7 @@
 
 pub mod question;
 pub mod index;
+mod structure;
 pub mod compile;
 pub mod cedar;
 pub mod table;

@@ -356,7 +356,7 @@ impl World {
 
     /// A reference set for every workload below `/ns`, that allows one executable for so many milliseconds from now.
     pub async fn put_reference(&self, name: &str, digest: &str, life_ms: u64) -> Changed {
-        let not_after = self.hands.now().plus(life_ms).0;
+        let not_after = self.hands.now().plus(life_ms).to_string();
         let set = serde_json::json!({
             "name": name,
             "workload": "spiffe://example.org/ns/*",
