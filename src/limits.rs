@@ -228,6 +228,26 @@ pub const ATTEST_PROGRAM_FDS: usize = 8;
 pub const ATTEST_PROOF_WITHIN_MS: u64 = 5_000;
 /// Connections that the attester serves at once.
 pub const ATTEST_CONNECTIONS: usize = 256;
+/// `Start` arrives within this time of its stream, milliseconds: as `Open` does.
+pub const ATTEST_START_WITHIN_MS: u64 = 10_000;
+/// Connections of one user: a node's workloads often share one, and none may take them all.
+pub const ATTEST_CONNECTIONS_PER_USER: usize = 64;
+/// Measurements under way for one user: a file on a hanging file system holds one of its own for ever, and no other's.
+pub const ATTEST_MEASUREMENTS_PER_USER: usize = 4;
+/// A measurement, milliseconds, waiting for its turn included: 1 GiB is read and hashed in some 3 s.
+pub const ATTEST_MEASURE_WITHIN_MS: u64 = 20_000;
+/// Concurrent streams of a connection to the attester: a workload needs one or two.
+pub const ATTEST_STREAMS: u32 = 8;
+/// A request message to the attester, bytes: binding, 16 names and 8 numbers fit in a quarter of it.
+pub const ATTEST_MESSAGE_BYTES: usize = 4 * 1024;
+/// A connection's greatest age, milliseconds: one attestation takes seconds at most.
+pub const ATTEST_CONNECTION_MS: u64 = 600_000;
+/// A file of `/proc`, bytes: arguments and environment share at most 6 MiB (`execve(2)`), all others are small.
+pub const ATTEST_PROC_BYTES: u64 = 8 * 1024 * 1024;
+/// Threads of a measured process: each one's tracer is looked at.
+pub const ATTEST_THREADS: usize = 8 * 1024;
+/// A node key file, bytes: PKCS#8 in PEM takes some 240.
+pub const NODE_KEY_FILE_BYTES: u64 = 16 * 1024;
 /// The largest file that the attester measures, bytes: large static binaries are some 200 MiB.
 pub const ATTEST_FILE_BYTES: u64 = 1024 * 1024 * 1024;
 /// A `process` document, bytes: 1024 groups, long paths and eight programs fit in a quarter of it.
