@@ -470,7 +470,7 @@ mod tests {
         for frame in frames(&place.path) {
             head.push(crate::audit::merkle::leaf(&[&frame]), Mark::of(&record(0)));
             let checkpoint = Checkpoint { origin: ORIGIN.into(), size: head.size(), root: head.tree.root() };
-            if head.size() % 2 == 0 {
+            if head.size().is_multiple_of(2) {
                 kept += &checkpoint.sign(&key(ORIGIN));
             }
         }
