@@ -12,14 +12,15 @@
 //! - `checkpoints`: every one before it, one after the other, so that `verify` can say between which two a change lies.
 
 pub mod checkpoint;
-
+pub mod flips;
 pub mod frame;
 pub mod log;
 pub mod merkle;
-
+pub mod ocsf;
 pub mod record;
 pub mod segment;
-
+pub mod show;
+pub mod verify;
 mod disk;
 mod head;
 mod open;

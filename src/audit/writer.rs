@@ -62,9 +62,16 @@ impl Writer {
             }
             self.shared.done();
         }
-        if let Err(fault) = self.recover().and_then(|()| self.write_checkpoint()) {
+        if let Err(fault) = self.end() {
             tracing::error!(%fault, "the audit log closes without a checkpoint of its end");
         }
+    }
+
+    /// A closed log has nothing behind its last record, and a checkpoint over that.
+    fn end(&mut self) -> Result<(), Fault> {
+        self.recover()?;
+        self.write_checkpoint()?;
+        self.disk.cut(&mut self.segment)
     }
 
     fn write_group(&mut self, group: Vec<Waiting>) {
