@@ -15,6 +15,8 @@ pub mod path;
 pub mod peer;
 pub mod revocation;
 pub mod svid;
+#[cfg(test)]
+mod testkit;
 pub mod tls;
 pub mod trust;
 pub mod verifier;
