@@ -1,7 +1,7 @@
 //! A small CA, a clock and marks for the tests of this stage; deterministic times, real files.
 
 use super::trust::{DomainConfig, Marks, MarksUnavailable, RevocationMode, Trust};
-use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::spiffe::TrustDomain;
 use crate::time::{BootTime, Clock, Now, TimeSource, WallTime};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlIssuingDistributionPoint,
@@ -161,6 +161,22 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), certificate }
     }
 
+    pub fn root_of(name: &str, algorithm: &'static rcgen::SignatureAlgorithm) -> Self {
+        let params = ca_params(name);
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        Authority { issuer: Issuer::new(params, key), certificate }
+    }
+
+    /// The same name and key in another certificate.
+    pub fn renewed(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = ca_params(name);
+        change(&mut params);
+        let key = KeyPair::try_from(self.issuer.key().serialize_der()).unwrap();
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        Authority { issuer: Issuer::new(params, key), certificate }
+    }
+
     pub fn intermediate(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = ca_params(name);
         params.serial_number = Some(SerialNumber::from(9_u64));
@@ -304,10 +320,6 @@ impl World {
         config.revocation = RevocationMode::ShortLived { max_lifetime_seconds };
         Trust::open(vec![config], self.marks.clone(), at(0))
     }
-}
-
-pub fn id(text: &str) -> SpiffeId {
-    SpiffeId::parse(text).unwrap()
 }
 
 /// The SPIFFE vectors that belong to others; absent ones are said loudly, and fail a run under CI.

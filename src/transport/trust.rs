@@ -399,6 +399,7 @@ fn lives_too_long(domain: &Domain, leaf: &Leaf) -> Option<Denial> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::BootTime;
     use crate::transport::testkit::*;
     use rcgen::{CrlDistributionPoint, CrlIssuingDistributionPoint};
     use std::sync::atomic::Ordering;
@@ -467,6 +468,18 @@ mod tests {
         let leaf = old.leaf(ID);
         assert_eq!(denial(&trust, &leaf, at(99)), None);
         assert_eq!(denial(&trust, &leaf, at(100)), Some(Denial::PeerCertificateExpired));
+        let renewed = old.renewed("old", |p| validity(p, -600, 9000));
+        write(&world.bundle_path(), bundle(&[&old, &renewed], Some(7)), 0);
+        trust.reload(at(100));
+        assert_eq!(denial(&trust, &leaf, at(100)), None);
+    }
+
+    #[test]
+    fn a_signature_of_another_algorithm_is_untrusted() {
+        let world = World::new();
+        let odd = Authority::root_of("odd", &rcgen::PKCS_ECDSA_P521_SHA512);
+        write(&world.bundle_path(), bundle(&[&odd], Some(6)), 0);
+        assert_eq!(denial(&world.short_lived(9_000), &odd.leaf(ID), at(1)), Some(Denial::PeerUntrusted));
     }
 
     #[test]
@@ -474,13 +487,11 @@ mod tests {
         let world = World::new();
         let twin = Authority::root("root");
         assert_eq!(denial(&world.trust(), &twin.leaf(ID), at(1)), Some(Denial::PeerUntrusted));
-        let rsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512);
         let mut leaf = world.root.leaf(ID);
         let mut forged = leaf.chain[0].to_vec();
         *forged.last_mut().unwrap() ^= 1;
         leaf.chain[0] = forged.into();
         assert_eq!(denial(&world.trust(), &leaf, at(1)), Some(Denial::PeerUntrusted));
-        drop(rsa);
     }
 
     #[test]
@@ -843,6 +854,4 @@ mod tests {
         trust.reload(ahead);
         assert_eq!(denial(&trust, &leaf, ahead), None);
     }
-
-    use crate::time::BootTime;
 }
