@@ -111,3 +111,55 @@ fn root(certificate: CertificateDer<'static>) -> Result<Anchor, ParseError> {
     let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|_| ParseError::Root)?.to_owned();
     Ok(Anchor { window: svid::window(&parsed), may_sign_lists: svid::may_sign_lists(&parsed), anchor })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::testkit::*;
+
+    fn roots(bytes: &[u8]) -> Result<usize, ParseError> {
+        Bundle::parse(bytes).map(|bundle| bundle.anchors.len())
+    }
+
+    #[test]
+    fn an_empty_or_absent_key_set_trusts_nobody() {
+        assert_eq!(roots(br#"{"keys": []}"#), Ok(0));
+        assert_eq!(roots(br#"{"spiffe_sequence": 1}"#), Ok(0));
+        assert_eq!(roots(br#"{"keys": [{"use": "other"}, {}]}"#), Ok(0));
+    }
+
+    #[test]
+    fn json_and_pem_give_roots() {
+        let (one, two) = (Authority::root("one"), Authority::root("two"));
+        let parsed = Bundle::parse(&bundle(&[&one, &two], Some(3))).unwrap();
+        assert_eq!((parsed.anchors.len(), parsed.sequence), (2, Some(3)));
+        assert_eq!(roots(&[one.pem(), two.pem()].concat()), Ok(2));
+    }
+
+    #[test]
+    fn what_does_not_parse_whole_is_an_error() {
+        assert_eq!(roots(b""), Err(ParseError::Pem));
+        assert_eq!(roots(b"-----BEGIN CERTIFICATE-----\nAAAA"), Err(ParseError::Pem));
+        assert!(matches!(roots(b"{"), Err(ParseError::Json(_))));
+        assert!(matches!(roots(br#"{"keys": [], "spiffe_sequence": -1}"#), Err(ParseError::Json(_))));
+        assert!(matches!(roots(br#"{"keys": [], "keys": []}"#), Err(ParseError::Json(_))));
+        assert_eq!(roots(br#"{"keys": [{"use": "x509-svid"}]}"#), Err(ParseError::Certificates));
+        assert_eq!(roots(br#"{"keys": [{"use": "jwt-svid"}]}"#), Err(ParseError::KeyId));
+    }
+
+    #[test]
+    fn a_workloads_own_certificate_is_no_root() {
+        let leaf = Authority::root("root").leaf(ID);
+        assert_eq!(roots(leaf.chain_pem().as_bytes()), Err(ParseError::Root));
+    }
+
+    #[test]
+    fn bundle_vectors_of_others_give_their_verdicts() {
+        let Some(folder) = vectors() else { return };
+        let of = |name: &str| roots(&std::fs::read(folder.join(name)).unwrap());
+        assert_eq!(of("spiffebundle_valid_1.json"), Ok(1));
+        assert_eq!(of("spiffebundle_missing_kid.json"), Err(ParseError::KeyId));
+        assert_eq!(of("spiffebundle_multiple_x509.json"), Err(ParseError::Certificates));
+        assert_eq!(of("spiffebundle_no_keys.json"), Ok(0));
+    }
+}

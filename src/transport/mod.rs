@@ -5,6 +5,8 @@
 //! handshake. *Source*: RFC 8446; RFC 9113; RFC 5280; SPIFFE X.509-SVID; `protocol.md` "Connection".
 
 pub mod acceptor;
+#[cfg(test)]
+mod acceptor_tests;
 pub mod administrator;
 pub mod bundle;
 pub mod certificate;
@@ -15,6 +17,8 @@ pub mod path;
 pub mod peer;
 pub mod revocation;
 pub mod svid;
+#[cfg(test)]
+mod testkit;
 pub mod tls;
 pub mod trust;
 pub mod verifier;

@@ -177,3 +177,107 @@ fn leaf(certificate: &X509Certificate<'_>) -> Leaf {
         window: window(certificate),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::testkit::*;
+    use rcgen::{ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
+    use rustls::pki_types::pem::PemObject;
+
+    fn outcome(change: impl FnOnce(&mut rcgen::CertificateParams)) -> Result<(), Denial> {
+        check_workload(&Authority::root("root").leaf_with(ID, change).chain).map(|_| ())
+    }
+
+    #[test]
+    fn a_good_svid_gives_its_own_bytes() {
+        let leaf = Authority::root("root").leaf(ID);
+        let (spiffe_id, facts) = check_workload(&leaf.chain).unwrap();
+        assert_eq!(spiffe_id.as_str(), ID);
+        assert_eq!(facts.serial, "07");
+        assert_eq!(facts.spki_sha256, sha256(&rcgen::PublicKeyData::subject_public_key_info(&leaf.key)));
+    }
+
+    #[test]
+    fn no_uri_or_two_are_ambiguous() {
+        let ambiguous = Err(Denial::PeerIdentityAmbiguous);
+        assert_eq!(outcome(|p| p.subject_alt_names.clear()), ambiguous);
+        assert_eq!(outcome(|p| p.subject_alt_names.push(uri("spiffe://example.org/b"))), ambiguous);
+        assert_eq!(outcome(|p| p.subject_alt_names.push(uri("https://example.org/"))), ambiguous);
+        let name = SanType::DnsName("example.org".try_into().unwrap());
+        assert_eq!(outcome(|p| p.subject_alt_names.push(name)), Ok(()));
+    }
+
+    #[test]
+    fn a_wrong_id_usage_or_constraint_is_malformed() {
+        let malformed = Err(Denial::PeerIdentityMalformed);
+        assert_eq!(outcome(|p| p.subject_alt_names = vec![uri("https://example.org/a")]), malformed);
+        assert_eq!(outcome(|p| p.subject_alt_names = vec![uri("spiffe://Example.org/a")]), malformed);
+        assert_eq!(outcome(|p| p.subject_alt_names = vec![uri("spiffe://example.org")]), malformed);
+        assert_eq!(outcome(|p| p.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained)), malformed);
+        assert_eq!(outcome(|p| p.key_usages.clear()), malformed);
+        assert_eq!(outcome(|p| p.key_usages = vec![KeyUsagePurpose::KeyAgreement]), malformed);
+        assert_eq!(outcome(|p| p.key_usages.push(KeyUsagePurpose::KeyCertSign)), malformed);
+        assert_eq!(outcome(|p| p.key_usages.push(KeyUsagePurpose::CrlSign)), malformed);
+        let one = |purpose| move |p: &mut rcgen::CertificateParams| p.extended_key_usages = vec![purpose];
+        assert_eq!(outcome(one(ExtendedKeyUsagePurpose::ClientAuth)), malformed);
+        assert_eq!(outcome(one(ExtendedKeyUsagePurpose::ServerAuth)), malformed);
+        assert_eq!(outcome(|p| p.extended_key_usages.clear()), Ok(()));
+    }
+
+    #[test]
+    fn trailing_bytes_garbage_and_endless_chains_are_malformed() {
+        let leaf = Authority::root("root").leaf(ID);
+        let long = [leaf.chain[0].as_ref(), &[0]].concat();
+        let malformed = Err(Denial::PeerIdentityMalformed);
+        assert_eq!(check_workload(&[CertificateDer::from(long)]).map(|_| ()), malformed);
+        assert_eq!(check_workload(&[CertificateDer::from(vec![0x30, 3, 1])]).map(|_| ()), malformed);
+        assert_eq!(check_workload(&[]).map(|_| ()), malformed);
+        let root = Authority::root("root");
+        let mut chain = leaf.chain;
+        chain.extend(std::iter::repeat_n(root.certificate, limits::CHAIN_CERTIFICATES));
+        assert_eq!(check_workload(&chain).map(|_| ()), malformed);
+    }
+
+    #[test]
+    fn an_administrators_certificate_is_no_svid() {
+        let root = Authority::root("root");
+        let svid = root.leaf(ID);
+        assert_eq!(check_administrator(&svid.chain).map(|_| ()), Err(Denial::PeerIdentityMalformed));
+        let person = root.leaf_with(ID, |p| p.subject_alt_names.clear());
+        assert_eq!(check_administrator(&person.chain).map(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn windows_have_an_allowance_at_their_beginning_and_none_at_their_end() {
+        let window = Window { begins: at(0).wall, ends: at(100).wall };
+        assert_eq!(window.check(at(-30).wall), Ok(()));
+        assert_eq!(window.check(at(-31).wall), Err(Denial::PeerCertificateNotYetValid));
+        assert_eq!(window.check(WallTime(at(100).wall.0 - 1)), Ok(()));
+        assert_eq!(window.check(at(100).wall), Err(Denial::PeerCertificateExpired));
+    }
+
+    #[test]
+    fn shape_vectors_of_others_give_their_verdicts() {
+        let Some(folder) = vectors() else { return };
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if !name.ends_with(".pem") {
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().unwrap();
+            let denial = check_workload(&chain).map(|_| ()).err();
+            let expected = match name.as_str() {
+                "wrong-leaf-empty-id.pem" => Some(Denial::PeerIdentityAmbiguous),
+                name if name.starts_with("wrong-") => Some(Denial::PeerIdentityMalformed),
+                _ => None,
+            };
+            assert_eq!(denial, expected, "{name}");
+            seen += 1;
+        }
+        assert!(seen >= 9, "only {seen} vectors");
+    }
+}
