@@ -181,6 +181,14 @@ impl Peer {
     }
 }
 
+#[cfg(test)]
+impl Peer {
+    fn reproven(mut self, trust: &Trust, now: Now) -> Result<Peer, Denial> {
+        self.reprove(trust, now)?;
+        Ok(self)
+    }
+}
+
 impl std::fmt::Debug for Peer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Peer").finish_non_exhaustive()
