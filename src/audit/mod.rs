@@ -9,7 +9,7 @@
 //! - `segment-<number>.log`: a header of 4096 bytes ([`segment::Header`]), then frames ([`frame`]);
 //! - `next.tmp`: the next segment, preallocated;
 //! - `checkpoint`: the last signed tree head ([`checkpoint`]), replaced atomically;
-//! - `checkpoints`: every one before it, one after the other, so that `verify` can say between which two a change lies.
+//! - `checkpoints`: one kept every 10,000 records or so, so that `verify` can say between which two a change lies.
 
 pub mod checkpoint;
 pub mod flips;
