@@ -8,12 +8,14 @@ use crate::evidence::VerifiedEvidence;
 use crate::limits;
 use crate::policy::{Permit, Permitted};
 use crate::time::{BootTime, Now, WallTime};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Writes decisions, and nothing leaves before it has.
 pub struct Recorder {
     log: Arc<Log>,
     boot_id: String,
+    /// Releases whose record is in doubt: they were denied, so a second record takes them back once the log works.
+    in_doubt: Mutex<Vec<Event>>,
 }
 
 /// The decision to release is durable. It names lease, versions and epochs, ends in seconds, and is spent by value.
@@ -35,7 +37,7 @@ pub struct Grant {
 impl Recorder {
     /// A recorder over this log.
     pub fn new(log: Arc<Log>, boot_id: String) -> Self {
-        Recorder { log, boot_id }
+        Recorder { log, boot_id, in_doubt: Mutex::new(Vec::new()) }
     }
 
     /// The log.
@@ -56,9 +58,12 @@ impl Recorder {
             lease_id: lease_id.clone(),
             not_after,
         };
-        if let Err(error) = self.log.append(&self.entry(decision_id.clone(), event, now)).await {
+        let doubt =
+            InDoubt { recorder: self, decision_id: &decision_id, lease_id: &lease_id, settled: false };
+        if let Err(error) = self.append(&self.entry(decision_id.clone(), event, now)).await {
             return Err(permit.into_case().deny_because(Denial::AuditUnavailable, error));
         }
+        doubt.settle();
         let left = permit.usable_until().since(now.wall).min(limits::GRANT_MS);
         let (not_after_boot, expires) = (now.boot.plus(life), now.boot.plus(left));
         Ok(Grant { permit, decision_id, lease_id, not_after, not_after_boot, expires })
@@ -81,18 +86,63 @@ impl Recorder {
             latches,
             repeats,
         };
-        self.log.append(&self.entry(id, event, now)).await.map(drop)
+        self.append(&self.entry(id, event, now)).await
     }
 
     /// Records anything else, under a fresh id, which is returned.
     pub async fn note(&self, event: Event, now: Now) -> Result<String, LogError> {
         let id = random_id().map_err(|_| LogError::RecordTooLarge)?;
-        self.log.append(&self.entry(id.clone(), event, now)).await?;
+        self.append(&self.entry(id.clone(), event, now)).await?;
         Ok(id)
+    }
+
+    /// Appends, and then what is owed about records in doubt; those stay owed where that fails.
+    async fn append(&self, record: &Record) -> Result<(), LogError> {
+        self.log.append(record).await?;
+        let owed = std::mem::take(&mut *self.in_doubt());
+        for event in owed {
+            let Ok(id) = random_id() else { continue };
+            let now = Now { wall: record.time, boot: record.boot_time };
+            if self.log.append(&self.entry(id, event.clone(), now)).await.is_err() {
+                self.in_doubt().push(event);
+            }
+        }
+        Ok(())
+    }
+
+    fn in_doubt(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entry(&self, id: String, event: Event, now: Now) -> Record {
         Record { id, time: now.wall, boot_time: now.boot, boot_id: self.boot_id.clone(), event }
+    }
+}
+
+/// A release record on its way. Where its append fails, times out or is dropped, the record may still be found later, so
+/// its taking back is owed from that moment.
+struct InDoubt<'a> {
+    recorder: &'a Recorder,
+    decision_id: &'a str,
+    lease_id: &'a str,
+    settled: bool,
+}
+
+impl InDoubt<'_> {
+    fn settle(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for InDoubt<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.recorder.in_doubt().push(Event::Undelivered {
+                decision_id: self.decision_id.to_owned(),
+                lease_id: self.lease_id.to_owned(),
+                detail: "its record was in doubt, and it was denied".to_owned(),
+            });
+        }
     }
 }
 

@@ -424,7 +424,11 @@ impl World {
         })
     }
 
-    pub async fn release_with(&self, attester: &dyn Attester, request: Request) -> Result<Lease, ReleaseError> {
+    pub async fn release_with(
+        &self,
+        attester: &dyn Attester,
+        request: Request,
+    ) -> Result<Lease, ReleaseError> {
         self.connect().await?.release(attester, request).await
     }
 
@@ -444,7 +448,8 @@ impl World {
             *number
         };
         let now = self.hands.now();
-        let list = self.ca.revocation_list(number, WallTime(now.0 - 1000), now.plus(life_ms), revoked).unwrap();
+        let list =
+            self.ca.revocation_list(number, WallTime(now.0 - 1000), now.plus(life_ms), revoked).unwrap();
         self.write("example.org.crl", list.as_bytes()).await;
     }
 
@@ -475,7 +480,11 @@ impl World {
 
     /// Asserts that a release was denied for exactly `denial`, that the caller heard exactly its reason, and that the
     /// record says so; then that no byte of the secret is in the log.
-    pub fn assert_denied<T: std::fmt::Debug>(&self, outcome: Result<T, ReleaseError>, denial: Denial) -> Record {
+    pub fn assert_denied<T: std::fmt::Debug>(
+        &self,
+        outcome: Result<T, ReleaseError>,
+        denial: Denial,
+    ) -> Record {
         let error = outcome.expect_err("it was released");
         assert_eq!(error.reason(), Some(denial.reason()), "{error}");
         let id = error.decision_id().expect("a denial names its record").to_owned();
@@ -505,8 +514,7 @@ pub struct Manual {
 
 pub fn open_message(paths: &[&str]) -> (v1::Open, Recipient) {
     let recipient = Recipient::generate().unwrap();
-    let secret =
-        |path: &&str| v1::SecretRequest { path: (*path).to_owned(), parameters: Default::default() };
+    let secret = |path: &&str| v1::SecretRequest { path: (*path).to_owned(), parameters: Default::default() };
     let open = v1::Open {
         secrets: paths.iter().map(secret).collect(),
         recipient_key: recipient.public_key().to_vec(),
@@ -519,7 +527,11 @@ pub fn open_message(paths: &[&str]) -> (v1::Open, Recipient) {
 
 impl Manual {
     /// Opens a stream and reads its challenge.
-    pub async fn open(connection: &Connection, open: v1::Open, recipient: Recipient) -> Result<Manual, ReleaseError> {
+    pub async fn open(
+        connection: &Connection,
+        open: v1::Open,
+        recipient: Recipient,
+    ) -> Result<Manual, ReleaseError> {
         let mut stream = connection.stream(None).await?;
         stream.send(v1::release_request::Step::Open(open.clone())).await?;
         let challenge = match stream.next().await? {
@@ -538,7 +550,10 @@ impl Manual {
     /// The binding that is due.
     pub fn binding(&self) -> [u8; 64] {
         let nonce = self.challenge.nonce.as_slice().try_into().unwrap();
-        *self.identity.binding(nonce, self.challenge.round, &self.challenge.audience, &self.request).as_bytes()
+        *self
+            .identity
+            .binding(nonce, self.challenge.round, &self.challenge.audience, &self.request)
+            .as_bytes()
     }
 
     /// Answers, and reads the release.
@@ -606,7 +621,8 @@ fn plan(root: &Path, build: &Build) -> Plan {
 
 /// Every record of a log directory, in order, of a log that may still be open: the bodies are plain JSON in the segments.
 pub fn read_records(directory: &Path) -> Vec<Record> {
-    let mut segments: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut segments: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
     segments.sort();
     let mut records = Vec::new();

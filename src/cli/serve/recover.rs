@@ -22,13 +22,15 @@ pub struct Recovered {
     pub latches: LatchBook,
     /// Leases that have not ended.
     pub leases: Leases,
+    /// The latest time of a release: a clock that was trusted said it. Other records' times were perhaps never trusted.
+    pub trusted_time: WallTime,
     now: Now,
 }
 
 impl Recovered {
     /// Nothing yet.
     pub fn new(now: Now) -> Self {
-        Recovered { latches: LatchBook::default(), leases: Leases::default(), now }
+        Recovered { latches: LatchBook::default(), leases: Leases::default(), trusted_time: WallTime(0), now }
     }
 
     /// Takes one record, in the log's order.
@@ -39,6 +41,7 @@ impl Recovered {
             }
             Event::LatchCleared { key, .. } => drop(self.latches.clear(key)),
             Event::Released { case, lease_id, not_after } => {
+                self.trusted_time = self.trusted_time.max(record.time);
                 let Some(identity) = case.identity.clone() else { return };
                 let left = not_after.since(self.now.wall);
                 let secrets = case.secrets.iter();
