@@ -1,3 +1,52 @@
 //! The one binary; everything is in the library.
 
-fn main() {}
+use clap::{Parser, Subcommand};
+use portcullis::cli::{agent, exit, init, serve};
+use std::process::ExitCode;
+
+/// A secrets broker that releases only to a workload attested for this very request.
+///
+/// Exit codes: 0 done; 64 usage; 69 could not connect; 70 a defect; 75 verification was not possible; 77 denied;
+/// 78 configuration. `exec` gives its child's own code otherwise.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Agent(agent::Args),
+    Init(init::Args),
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
+        }
+    };
+    // Deciding needs more stack than a thread's default: Cedar's evaluator recurses as deep as a policy nests.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(portcullis::limits::DECIDING_STACK_BYTES)
+        .build();
+    let Ok(runtime) = runtime else { return ExitCode::from(exit::INTERNAL) };
+    ExitCode::from(runtime.block_on(run(arguments.command)))
+}
+
+async fn run(command: Command) -> u8 {
+    // On a worker thread, which has the stack; the main thread has whatever the shell gave it.
+    let task = tokio::spawn(async move {
+        match command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Agent(args) => agent::run(args).await,
+            Command::Init(args) => init::run(args).await,
+        }
+    });
+    task.await.unwrap_or(exit::INTERNAL)
+}

@@ -459,8 +459,22 @@ fn a_memfd_is_measured_only_with_every_seal() {
         let outcome = measured_program(memfd(b"content", all - missing));
         assert!(matches!(outcome, Err(NotMeasured::Deleted(_))), "{missing:?}: {outcome:?}");
     }
-    let outcome = measured_program(memfd(b"content", all - SealFlags::WRITE | SealFlags::FUTURE_WRITE));
+    let outcome = measured_program(memfd(b"content", (all - SealFlags::WRITE) | SealFlags::FUTURE_WRITE));
     assert!(matches!(outcome, Err(NotMeasured::Deleted(_))), "{outcome:?}");
+}
+
+#[test]
+fn what_exec_seals_is_measured_under_the_paths_that_it_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script");
+    std::fs::write(&script, "#!/bin/sh\n").unwrap();
+    rustix::fs::chmod(&script, rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+    let launch = crate::cli::launch::open(script.as_os_str(), None).unwrap();
+    let program = measure(&own_peer(), &launch.program_fds()).unwrap().claims.program;
+    let paths: Vec<&str> = program.iter().map(|program| program.path.as_str()).collect();
+    assert_eq!(paths, launch.paths());
+    let shell = std::fs::read("/bin/sh").unwrap();
+    assert_eq!(program[0].sha256, aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &shell).as_ref());
 }
 
 #[test]
@@ -494,7 +508,13 @@ fn a_deleted_executable_and_a_process_that_ended_are_not_measured() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("sleep");
     std::fs::copy("/bin/sleep", &program).unwrap();
-    let mut child = Command::new(&program).arg("60").spawn().unwrap();
+    let mut child = loop {
+        // Another test's child may hold our descriptor for writing between its fork and its exec.
+        match Command::new(&program).arg("60").spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => continue,
+            child => break child.unwrap(),
+        }
+    };
     let pid = rustix::process::Pid::from_child(&child);
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     let peer = Peer { pid, uid: 0, pidfd };

@@ -53,8 +53,17 @@ impl broker_server::Broker for ReleaseService {
             return Err(status(&Answered { denial: Denial::Defect, decision_id: None }));
         };
         let deadline = request.extensions().get::<CallerDeadline>().copied();
-        let exchange = Exchange { broker: self.broker.clone(), connection, until: BootTime(u64::MAX) };
-        exchange.begin(deadline, request.into_inner()).await.map(Response::new)
+        let exchange = Exchange {
+            broker: self.broker.clone(),
+            connection: connection.clone(),
+            until: BootTime(u64::MAX),
+        };
+        // A panic here would take the whole connection with it, and every other stream's answer.
+        let begun = AssertUnwindSafe(exchange.begin(deadline, request.into_inner())).catch_unwind().await;
+        match begun {
+            Ok(outcome) => outcome.map(Response::new),
+            Err(_) => Err(status(&self.broker.deny_connection(&connection, Denial::Defect).await)),
+        }
     }
 }
 

@@ -4,8 +4,10 @@
 //! *Source*: sysexits(3) for the codes.
 #![allow(clippy::disallowed_methods, reason = "the command line is where the environment is read")]
 
+pub mod agent;
 pub mod config;
 pub mod devca;
 pub mod exit;
 pub mod init;
+pub mod launch;
 pub mod serve;

@@ -71,7 +71,8 @@ async fn serve(server: Server) -> u8 {
     }
 }
 
-async fn wait_for_signal() -> std::io::Result<()> {
+/// Waits for SIGTERM or SIGINT.
+pub async fn wait_for_signal() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -98,7 +99,7 @@ fn check(config: &Config) -> u8 {
 
 /// Secrets are in this process's memory: no core dumps, no tracing by others of the same user, no swapping where the
 /// limit allows it.
-fn harden() {
+pub fn harden() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "the process stays dumpable");

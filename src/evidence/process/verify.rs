@@ -17,10 +17,17 @@ use subtle::ConstantTimeEq;
 /// A statement of an enrolled node, signed, bound to this challenge, fresh, about an identity that the node may vouch
 /// for. Made by [`verify`] alone.
 ///
-/// ```compile_fail
-/// fn forge(statement: portcullis::evidence::process::Statement) -> portcullis::evidence::process::VerifiedStatement {
-///     portcullis::evidence::process::VerifiedStatement { statement }
-/// }
+/// ```
+/// use portcullis::evidence::process::{Statement, VerifiedStatement};
+/// fn read(verified: &VerifiedStatement) -> &Statement { verified.statement() }
+/// ```
+/// ```compile_fail,E0451
+/// use portcullis::evidence::process::{Statement, VerifiedStatement};
+/// fn forge(statement: Statement) -> VerifiedStatement { VerifiedStatement { statement, nodes_epoch: 0, node_not_after: Default::default() } }
+/// ```
+/// ```compile_fail,E0599
+/// use portcullis::evidence::process::{Statement, VerifiedStatement};
+/// fn copy(verified: VerifiedStatement) -> (VerifiedStatement, VerifiedStatement) { (verified.clone(), verified) }
 /// ```
 #[must_use]
 pub struct VerifiedStatement {

@@ -1,0 +1,77 @@
+//! `portcullis agent`: the node's attester.
+//!
+//! *Takes* a key file and a name. *Gives* statements about processes that ask for them on its socket. *Denies* to start
+//! without a key of its own. *Source*: `protocol.md` "The node's attester".
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
+
+use crate::agent::key::FileKey;
+use crate::agent::{Agent, AgentConfig, SOCKET_MODE};
+use crate::cli::exit;
+use crate::evidence::process::Algorithm;
+use crate::time::{Clock, SystemTime, WallTime};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Run the node's attester.
+///
+/// Example: portcullis agent --node node-1.example --key /etc/portcullis/node.key
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The name under which an administrator enrolled this node's key.
+    #[arg(long, env = "PORTCULLIS_NODE", required_unless_present_any = ["generate_key", "print_public_key"])]
+    pub node: Option<String>,
+    /// The node's key file, PKCS#8, 0600.
+    #[arg(long, env = "PORTCULLIS_NODE_KEY", default_value = "/etc/portcullis/node.key")]
+    pub key: PathBuf,
+    /// Where workloads ask.
+    #[arg(long, env = "PORTCULLIS_ATTESTER_SOCKET", default_value = "/run/portcullis/attester.sock")]
+    pub socket: PathBuf,
+    /// Make the key file, print its public key for `admin node enrol`, and leave.
+    #[arg(long)]
+    pub generate_key: bool,
+    /// Print the key file's public key, and leave.
+    #[arg(long)]
+    pub print_public_key: bool,
+}
+
+/// Runs the command; gives its exit code.
+pub async fn run(args: Args) -> u8 {
+    let key = match args.generate_key {
+        true => FileKey::generate(&args.key, Algorithm::Es256),
+        false => FileKey::load(&args.key),
+    };
+    let key = match key {
+        Ok(key) => key,
+        Err(error) => {
+            eprintln!("portcullis: {}: {error}", args.key.display());
+            return exit::CONFIGURATION;
+        }
+    };
+    if args.generate_key || args.print_public_key {
+        print!("{}", key.public_pem());
+        return exit::OK;
+    }
+    let Some(node) = args.node else { return exit::USAGE };
+    attest(AgentConfig { socket: args.socket, node, signer: Arc::new(key), mode: SOCKET_MODE }).await
+}
+
+async fn attest(config: AgentConfig) -> u8 {
+    let started = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).try_init();
+    if let Err(error) = started {
+        eprintln!("portcullis: the log was started before: {error}");
+    }
+    crate::cli::serve::harden();
+    let socket = config.socket.clone();
+    let clock = Arc::new(Clock::new(Arc::new(SystemTime), WallTime(0)));
+    match Agent::bind(config, clock) {
+        Ok(agent) => {
+            println!("portcullis: attesting on {}", socket.display());
+            agent.run(async { drop(crate::cli::serve::wait_for_signal().await) }).await;
+            exit::OK
+        }
+        Err(error) => {
+            eprintln!("portcullis: not started: {error}");
+            exit::CONFIGURATION
+        }
+    }
+}
