@@ -118,6 +118,9 @@ pub enum AcceptError {
 /// It cannot be made outside [`Trust::prove`], and not be copied:
 ///
 /// ```compile_fail
+/// fn forge(other: portcullis::transport::Peer) { let _ = portcullis::transport::Peer { ..other }; }
+/// ```
+/// ```compile_fail
 /// fn copy(peer: &portcullis::transport::Peer) -> portcullis::transport::Peer { peer.clone() }
 /// ```
 /// ```compile_fail
