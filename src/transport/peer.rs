@@ -6,18 +6,23 @@
 pub use super::trust::Peer;
 
 use super::svid::{self, Leaf};
+use super::trust::Proof;
 use crate::denial::Denial;
 use crate::limits;
 use crate::spiffe::SpiffeId;
 use crate::time::WallTime;
+use arc_swap::ArcSwapOption;
 use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Facts of one TLS connection of a workload. It proves nothing by itself. Each request has it, in an `Arc`, among its
 /// extensions.
 pub struct Connection {
     spiffe_id: SpiffeId,
     link: Link,
+    /// What `Trust` last proved of it: worth something to that `Trust` alone, and only while its epochs stand.
+    proof: ArcSwapOption<Proof>,
 }
 
 /// Facts of one TLS connection of an administrator; which administrator that is, the administrators' list says.
@@ -42,12 +47,24 @@ impl Connection {
         remote: SocketAddr,
     ) -> Result<Self, Denial> {
         let (spiffe_id, leaf) = svid::check_workload(&chain)?;
-        Ok(Connection { spiffe_id, link: Link::new(chain, leaf, exporter, remote) })
+        Ok(Connection {
+            spiffe_id,
+            link: Link::new(chain, leaf, exporter, remote),
+            proof: ArcSwapOption::empty(),
+        })
     }
 
     /// The SPIFFE ID in the leaf.
     pub fn spiffe_id(&self) -> &SpiffeId {
         &self.spiffe_id
+    }
+
+    pub(super) fn kept(&self) -> Option<Arc<Proof>> {
+        self.proof.load_full()
+    }
+
+    pub(super) fn keep(&self, proof: Arc<Proof>) {
+        self.proof.store(Some(proof));
     }
 
     pub(super) fn leaf(&self) -> &Leaf {
