@@ -177,7 +177,9 @@ mod primitives {
     use portcullis::request::RecipientKey;
     use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime, pem::PemObject};
     use std::time::Duration;
-    use webpki::{BorrowedCertRevocationList, CertRevocationList, EndEntityCert, KeyUsage, RevocationOptionsBuilder};
+    use webpki::{
+        BorrowedCertRevocationList, CertRevocationList, EndEntityCert, KeyUsage, RevocationOptionsBuilder,
+    };
 
     pub fn sum_microseconds(world: &World) -> Vec<(&'static str, f64)> {
         vec![
@@ -203,8 +205,16 @@ mod primitives {
             let leaf = EndEntityCert::try_from(&leaf).unwrap();
             let revocation = RevocationOptionsBuilder::new(&lists).unwrap().build();
             let usage = KeyUsage::client_auth();
-            leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, &[], now, usage, Some(revocation), None)
-                .unwrap();
+            leaf.verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                &anchors,
+                &[],
+                now,
+                usage,
+                Some(revocation),
+                None,
+            )
+            .unwrap();
         })
     }
 

@@ -133,6 +133,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_just_written_is_read_again_although_its_stamp_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, b"one").unwrap();
+        let written = read(&path, 10, now(0)).unwrap().written.0;
+        assert!(!read(&path, 10, now(written + SETTLED_MS)).unwrap().settled);
+        assert!(read(&path, 10, now(written + SETTLED_MS + 1)).unwrap().settled);
+        let mut watched = Watched::new(path, 10);
+        for (wall, looked_again) in [(written, true), (written + SETTLED_MS + 1, false)] {
+            watched.look(now(wall)).as_ref().unwrap();
+            // A content that the file does not hold shows whether the file was read.
+            watched.last.as_mut().unwrap().as_mut().unwrap().bytes = Zeroizing::new(b"old".to_vec());
+            let content = watched.look(now(wall)).as_ref().unwrap();
+            assert_eq!(&**content.bytes == b"one", looked_again);
+        }
+    }
+
+    #[test]
     fn an_oversized_file_and_a_pipe_are_errors_and_do_not_hang() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");

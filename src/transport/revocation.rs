@@ -1,6 +1,6 @@
 //! Certificate revocation lists of one trust domain.
 //!
-//! *Takes* list files and a verified path. *Gives* [`Checked`]: no certificate of the path is revoked. *Denies*
+//! *Takes* list files and a verified path. *Gives* the lists that say that no certificate of it is revoked. *Denies*
 //! `PeerRevoked`, `RevocationUnknown`, `RevocationStale`. *Source*: RFC 5280 §5, §6.3; `fail-open-catalogue.md` rows 21 to 23.
 
 use super::path::{self, Link, Path};
@@ -54,15 +54,6 @@ pub struct Issuer {
     pub spki: Vec<u8>,
 }
 
-/// That no certificate of a path is revoked, and for how long that holds.
-#[derive(Debug)]
-pub struct Checked {
-    /// Which lists said so.
-    pub lists: Vec<usize>,
-    /// When the first of them ends.
-    pub ends: WallTime,
-}
-
 /// Why a file holds no usable list.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
@@ -110,9 +101,9 @@ impl Lists {
         Lists { lists, admitted: Mutex::new(HashMap::new()) }
     }
 
-    /// That no certificate of `path` is revoked. A list may not be older than one already seen: `marks` remembers.
+    /// Which lists say that no certificate of `path` is revoked, never none. A list may not be older than one already seen: `marks` remembers.
     /// **Denies** `PeerRevoked` where one is; else `RevocationUnknown` or `RevocationStale` where that is not known.
-    pub fn check(&self, path: &Path, marks: &dyn Marks, now: Now) -> Result<Checked, Denial> {
+    pub fn check(&self, path: &Path, marks: &dyn Marks, now: Now) -> Result<Vec<usize>, Denial> {
         let outcomes: Vec<_> = path.links.iter().map(|link| self.check_link(link, marks, now)).collect();
         let refused = |denial: &Denial| denial.class() == Class::Refused;
         if let Some(denial) = outcomes.iter().filter_map(|o| o.as_ref().err()).find(|denial| refused(denial))
@@ -127,8 +118,7 @@ impl Lists {
             return Err(Denial::RevocationStale);
         }
         path::confirm_not_revoked(path, &usable)?;
-        let ends = self.ends(&lists);
-        Ok(Checked { lists, ends })
+        Ok(lists)
     }
 
     /// When the first of these lists ends.

@@ -6,7 +6,6 @@
 use super::domain::{Domain, InputStatus, Snapshot, sequence_mark};
 use super::path::{self, Path};
 use super::peer::Connection;
-use super::revocation::Checked;
 use super::svid::Leaf;
 use crate::denial::{Class, Denial};
 use crate::spiffe::{IdPattern, SpiffeId, TrustDomain};
@@ -16,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One trust domain, as configured.
 #[derive(Clone, Debug)]
@@ -118,6 +118,9 @@ pub enum AcceptError {
 /// It cannot be made outside [`Trust::prove`], and not be copied:
 ///
 /// ```compile_fail
+/// fn forge(other: portcullis::transport::Peer) { let _ = portcullis::transport::Peer { ..other }; }
+/// ```
+/// ```compile_fail
 /// fn copy(peer: &portcullis::transport::Peer) -> portcullis::transport::Peer { peer.clone() }
 /// ```
 /// ```compile_fail
@@ -129,10 +132,7 @@ pub enum AcceptError {
 #[must_use]
 pub struct Peer {
     connection: Arc<Connection>,
-    epoch: u64,
-    revocation_epoch: u64,
-    path_ends: WallTime,
-    lists: Vec<usize>,
+    proof: Proof,
     usable_until: WallTime,
 }
 
@@ -149,33 +149,20 @@ impl Peer {
 
     /// The epoch of its trust domain that it was proven against.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.proof.epoch
     }
 
     /// The epoch of the broker's own revocations that it was proven against.
     pub fn revocation_epoch(&self) -> u64 {
-        self.revocation_epoch
+        self.proof.revocation_epoch
     }
 
     /// Proves it again, now. Where nothing that it rests on changed, only ends are looked at; else all of it.
     /// **Denies** whatever [`Trust::prove`] denies.
     pub fn reprove(&mut self, trust: &Trust, now: Now) -> Result<(), Denial> {
-        let snapshot = trust.domain(self.connection.spiffe_id())?.snapshot();
-        if snapshot.epoch != self.epoch || trust.revocation_epoch() != self.revocation_epoch {
-            *self = trust.prove(&self.connection, now)?;
-            return Ok(());
-        }
-        if now.wall >= self.path_ends {
-            return Err(Denial::PeerCertificateExpired);
-        }
-        snapshot.bundle(now)?;
-        self.usable_until = self.path_ends.min(snapshot.bundle_ends());
-        if !self.lists.is_empty() {
-            let lists = snapshot.lists(now)?;
-            if !lists.usable(&self.lists, now) {
-                return Err(Denial::RevocationStale);
-            }
-            self.usable_until = self.usable_until.min(lists.ends(&self.lists));
+        match trust.still_proven(&self.proof, &self.connection, now)? {
+            Some(usable_until) => self.usable_until = usable_until,
+            None => *self = trust.prove(&self.connection, now)?,
         }
         Ok(())
     }
@@ -197,6 +184,7 @@ impl std::fmt::Debug for Peer {
 
 /// All trust domains, each with its own snapshot, and the broker's own revocations.
 pub struct Trust {
+    id: u64,
     domains: HashMap<TrustDomain, Domain>,
     revocations: ArcSwap<(u64, Revocations)>,
     marks: Arc<dyn Marks>,
@@ -204,18 +192,42 @@ pub struct Trust {
 
 /// What [`Trust::judge`] found.
 pub(super) struct Judgement {
-    pub(super) outcome: Result<Proof, Denial>,
+    /// The proof, and until when it may be used.
+    pub(super) outcome: Result<(Proof, WallTime), Denial>,
     /// Whether the path's signatures lead to a root of its trust domain.
     pub(super) leads_to_root: bool,
 }
 
-/// What a proof rests on.
+/// What a proof rests on. It lives in one request's [`Peer`] and dies with it: the next request proves all anew. While that
+/// one request lasts and neither its domain nor the broker's own revocations change, the same path leads to the same roots
+/// by the same lists, and only ends are to be looked at.
 pub(super) struct Proof {
+    /// Which `Trust` made it; epochs of another mean nothing.
+    trust: u64,
     epoch: u64,
     revocation_epoch: u64,
     path_ends: WallTime,
     lists: Vec<usize>,
-    usable_until: WallTime,
+}
+
+impl Proof {
+    /// Until when it may be used, where it may now. **Denies** `PeerCertificateExpired`, `BundleUnknown`, `BundleStale`,
+    /// `RevocationUnknown`, `RevocationStale`.
+    fn usable_until(&self, snapshot: &Snapshot, now: Now) -> Result<WallTime, Denial> {
+        if now.wall >= self.path_ends {
+            return Err(Denial::PeerCertificateExpired);
+        }
+        snapshot.bundle(now)?;
+        let mut ends = self.path_ends.min(snapshot.bundle_ends());
+        if !self.lists.is_empty() {
+            let lists = snapshot.lists(now)?;
+            if !lists.usable(&self.lists, now) {
+                return Err(Denial::RevocationStale);
+            }
+            ends = ends.min(lists.ends(&self.lists));
+        }
+        Ok(ends)
+    }
 }
 
 impl Trust {
@@ -229,7 +241,10 @@ impl Trust {
             opened.insert(config.name.clone(), Domain::open(config, marks.as_ref(), now));
         }
         let revocations = ArcSwap::from_pointee((1, Revocations::default()));
-        Trust { domains: opened, revocations, marks }
+        // Counts the values of this type in this process: enough to tell their proofs apart.
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+        let id = OPENED.fetch_add(1, Ordering::Relaxed);
+        Trust { id, domains: opened, revocations, marks }
     }
 
     /// Looks at all files; to be called once a second, where blocking is allowed. Gives what changed, at first everything.
@@ -249,15 +264,8 @@ impl Trust {
     /// `PeerRevoked`, `PeerRevokedByBroker`; `BundleUnknown`, `BundleStale`, `RevocationUnknown`, `RevocationStale`.
     pub fn prove(&self, connection: &Arc<Connection>, now: Now) -> Result<Peer, Denial> {
         let judged = self.judge(connection.chain(), connection.spiffe_id(), connection.leaf(), now);
-        let proof = judged.outcome?;
-        Ok(Peer {
-            connection: connection.clone(),
-            epoch: proof.epoch,
-            revocation_epoch: proof.revocation_epoch,
-            path_ends: proof.path_ends,
-            lists: proof.lists,
-            usable_until: proof.usable_until,
-        })
+        let (proof, usable_until) = judged.outcome?;
+        Ok(Peer { connection: connection.clone(), proof, usable_until })
     }
 
     /// Takes the broker's own revocations; every proof made before is made anew.
@@ -356,17 +364,32 @@ impl Trust {
         }
         let first = denials.into_iter().min_by_key(|denial| (denial.class() == Class::Uncertain, *denial));
         let outcome = match (first, path, checked) {
-            (None, Some(path), Some(Ok(checked))) => Ok(Proof {
-                epoch: snapshot.epoch,
-                revocation_epoch: revocations.0,
-                path_ends: path.ends,
-                usable_until: path.ends.min(snapshot.bundle_ends()).min(checked.ends),
-                lists: checked.lists,
-            }),
+            (None, Some(path), Some(Ok(lists))) => {
+                let (trust, epoch, revocation_epoch) = (self.id, snapshot.epoch, revocations.0);
+                let proof = Proof { trust, epoch, revocation_epoch, path_ends: path.ends, lists };
+                proof.usable_until(&snapshot, now).map(|usable_until| (proof, usable_until))
+            }
             (Some(denial), _, _) => Err(denial),
             (None, _, _) => Err(Denial::Defect),
         };
         Judgement { outcome, leads_to_root }
+    }
+
+    /// Until when a request's proof holds, where nothing that it rests on changed since; none where all is to be proven anew.
+    fn still_proven(
+        &self,
+        proof: &Proof,
+        connection: &Connection,
+        now: Now,
+    ) -> Result<Option<WallTime>, Denial> {
+        let snapshot = self.domain(connection.spiffe_id())?.snapshot();
+        let same = proof.trust == self.id
+            && proof.epoch == snapshot.epoch
+            && proof.revocation_epoch == self.revocation_epoch();
+        if !same {
+            return Ok(None);
+        }
+        proof.usable_until(&snapshot, now).map(Some)
     }
 
     fn check_revocation(
@@ -375,10 +398,10 @@ impl Trust {
         snapshot: &Snapshot,
         path: &Path,
         now: Now,
-    ) -> Result<Checked, Denial> {
+    ) -> Result<Vec<usize>, Denial> {
         match domain.revocation() {
             RevocationMode::Crl { .. } => snapshot.lists(now)?.check(path, self.marks.as_ref(), now),
-            RevocationMode::ShortLived { .. } => Ok(Checked { lists: Vec::new(), ends: WallTime(u64::MAX) }),
+            RevocationMode::ShortLived { .. } => Ok(Vec::new()),
         }
     }
 
@@ -411,7 +434,6 @@ mod tests {
     use crate::time::BootTime;
     use crate::transport::testkit::*;
     use rcgen::{CrlDistributionPoint, CrlIssuingDistributionPoint};
-    use std::sync::atomic::Ordering;
 
     fn denial(trust: &Trust, identity: &Identity, now: Now) -> Option<Denial> {
         trust.prove(&identity.connection(), now).err()
@@ -834,6 +856,14 @@ mod tests {
         let renewed = prove(&long).reproven(&trust, at(3000)).unwrap();
         assert_eq!(renewed.usable_until(), at(HOUR).wall, "the renewed bundle's age, then the list");
         assert_eq!(renewed.reproven(&trust, at(HOUR)).err(), Some(Denial::RevocationStale));
+    }
+
+    #[test]
+    fn a_proof_is_worth_nothing_to_another_trust() {
+        let (world, other) = (World::new(), World::new());
+        let connection = world.root.leaf(ID).connection();
+        let peer = world.trust().prove(&connection, at(1)).unwrap();
+        assert_eq!(peer.reproven(&other.trust(), at(1)).err(), Some(Denial::PeerUntrusted));
     }
 
     #[test]
