@@ -1,7 +1,7 @@
 //! The one binary; everything is in the library.
 
 use clap::{Parser, Subcommand};
-use portcullis::cli::{agent, exit, init, serve};
+use portcullis::cli::{agent, demo, exit, init, serve};
 use std::process::ExitCode;
 
 /// A secrets broker that releases only to a workload attested for this very request.
@@ -20,6 +20,7 @@ enum Command {
     Serve(serve::Args),
     Agent(agent::Args),
     Init(init::Args),
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +47,7 @@ async fn run(command: Command) -> u8 {
             Command::Serve(args) => serve::run(args).await,
             Command::Agent(args) => agent::run(args).await,
             Command::Init(args) => init::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
         }
     });
     task.await.unwrap_or(exit::INTERNAL)
