@@ -29,10 +29,18 @@ pub fn sources(directory: &str) -> Vec<Source> {
         let text = std::fs::read_to_string(&path).unwrap();
         let path = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
         let (with_strings, code) = (stripped(&text, true), stripped(&text, false));
-        let product = if is_tests(&path) { String::new() } else { product(&code) };
+        let product = product(&code);
         Source { path, text, with_strings, code, product }
     };
-    paths.into_iter().map(read).collect()
+    let mut sources: Vec<Source> = paths.into_iter().map(read).collect();
+    let tests: Vec<String> = sources.iter().flat_map(test_modules).collect();
+    for source in &mut sources {
+        let stem = source.path.trim_end_matches(".rs").trim_end_matches("/mod");
+        if tests.iter().any(|test| stem == test || stem.starts_with(&format!("{test}/"))) {
+            source.product.clear();
+        }
+    }
+    sources
 }
 
 impl Source {
@@ -77,8 +85,30 @@ fn walk(directory: &Path, paths: &mut Vec<PathBuf>) {
     }
 }
 
-fn is_tests(path: &str) -> bool {
-    path.ends_with("/tests.rs") || path.ends_with("_tests.rs") || path.contains("/tests/")
+/// The files, without `.rs`, of the modules that a file declares for tests alone.
+fn test_modules(source: &Source) -> Vec<String> {
+    let own = source.path.trim_end_matches(".rs");
+    let directory = match own.rsplit_once('/') {
+        Some((directory, "mod" | "lib" | "main")) => directory,
+        _ => own,
+    };
+    let (mut for_tests, mut file, mut found) = (false, None, Vec::new());
+    for (line, text) in source.code.lines().zip(source.with_strings.lines()) {
+        let line = line.trim();
+        if line.starts_with("#[cfg(") {
+            for_tests = words(line, "test").next().is_some();
+        } else if line.starts_with("#[path") {
+            let beside = source.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+            file = text.split('"').nth(1).map(|name| format!("{beside}/{}", name.trim_end_matches(".rs")));
+        } else if !line.starts_with("#[") {
+            let name = line.rsplit_once("mod ").and_then(|(_, name)| name.strip_suffix(';'));
+            if let (true, Some(name)) = (for_tests, name) {
+                found.push(file.take().unwrap_or_else(|| format!("{directory}/{name}")));
+            }
+            (for_tests, file) = (false, None);
+        }
+    }
+    found
 }
 
 /// Tests stand at the very end of a file, in an inline `mod tests`.
