@@ -2,6 +2,17 @@
 //!
 //! *Takes* the source tree as text. *Gives* a list of every place that breaks a rule. *Denies* nothing.
 //! *Source*: the rules stand in `src/lib.rs` and at each test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests run on known input"
+)]
 
 #[path = "architecture/source.rs"]
 mod source;

@@ -2,6 +2,17 @@
 //!
 //! *Takes* `deploy/` and `src/cli/config.rs`. *Gives* nothing. *Denies* nothing. *Source*: `deploy/README.md`.
 #![cfg(feature = "server")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests run on known input"
+)]
 
 use portcullis::cli::config::{Config, LogFormat};
 use std::collections::BTreeSet;
