@@ -247,3 +247,16 @@ pub const AUDIT_CHECKPOINT_MS: u64 = 10_000;
 pub const AUDIT_HISTORY_RECORDS: u64 = 10_000;
 /// A signed note, bytes: a checkpoint and the 16 signatures that a verifier must accept, post-quantum ones too.
 pub const NOTE_BYTES: usize = 128 * 1024;
+
+// The operators' API.
+
+/// A message of the operators' API, bytes, both directions: all policy text (`POLICY_BYTES`), twice.
+pub const ADMIN_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
+/// Reference sets in one put: with their checks, well under `STORE_TRANSACTION_OPERATIONS` whatever their chunks.
+pub const REFERENCE_SETS_PER_PUT: usize = 128;
+/// Patterns of one node: its enrolment stays a few pages, and a look at it short.
+pub const NODE_PATTERNS: usize = 256;
+/// Facts in one listing, bytes: half of a message, as what is sent of a fact is at most twice what is stored.
+pub const ADMIN_LISTED_BYTES: usize = 1024 * 1024;
+/// Records that `explain` looks at for a decision, the newest first: some seconds of reading, a day of a busy broker.
+pub const EXPLAIN_RECORDS: u64 = 5_000_000;
