@@ -280,3 +280,16 @@ pub const POLICY_STACK_BYTES: usize = 32 * 1024 * 1024;
 /// The stack of a thread that decides, bytes: the evaluator's 256 levels of 34 KiB (measured, debug build). On less, the
 /// deepest policies are not evaluable, which denies. Only touched pages cost memory.
 pub const DECIDING_STACK_BYTES: usize = 16 * 1024 * 1024;
+
+// The operators' API.
+
+/// A message of the operators' API, bytes, both directions: all policy text (`POLICY_BYTES`), twice.
+pub const ADMIN_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
+/// Reference sets in one put: with their checks, well under `STORE_TRANSACTION_OPERATIONS` whatever their chunks.
+pub const REFERENCE_SETS_PER_PUT: usize = 128;
+/// Patterns of one node: its enrolment stays a few pages, and a look at it short.
+pub const NODE_PATTERNS: usize = 256;
+/// Facts in one listing, bytes: half of a message, as what is sent of a fact is at most twice what is stored.
+pub const ADMIN_LISTED_BYTES: usize = 1024 * 1024;
+/// Records that `explain` looks at for a decision, the newest first: some seconds of reading, a day of a busy broker.
+pub const EXPLAIN_RECORDS: u64 = 5_000_000;

@@ -5,3 +5,9 @@
 pub mod v1 {
     tonic::include_proto!("portcullis.v1");
 }
+
+/// `portcullis.admin.v1`: the operators' API.
+#[cfg(feature = "server")]
+pub mod admin {
+    tonic::include_proto!("portcullis.admin.v1");
+}

@@ -8,6 +8,8 @@ pub mod administrator;
 mod change;
 mod load;
 
+pub use load::{POLICY, StoredRevocation};
+
 pub use administrator::{Administrator, Administrators, Role};
 pub use change::{Change, ChangeError, Changed, enrol_first};
 

@@ -22,9 +22,11 @@ use std::sync::Arc;
 
 mod fields;
 mod metadata;
+mod terms;
 
 pub use fields::SecretFields;
 pub use metadata::{SecretMetadata, VersionState};
+pub use terms::Terms;
 
 /// Which versions to destroy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,9 @@ pub enum KvError {
     /// There is no such secret.
     #[error("there is no such secret")]
     SecretUnknown,
+    /// There already is such a secret.
+    #[error("there already is such a secret")]
+    SecretExists,
     /// The secret has no such version, or it was destroyed.
     #[error("the secret has no such version, or it was destroyed")]
     VersionUnknown,
@@ -138,25 +143,7 @@ impl Kv {
         fields: &SecretFields,
         now: WallTime,
     ) -> Result<Prepared, KvError> {
-        if path.engine() != ENGINE || path.as_str() == ENGINE {
-            return Err(KvError::NotOfThisEngine);
-        }
-        let previous = self.vault.read(Kind::SecretMetadata, path.as_str()).await?;
-        let mut metadata =
-            previous.as_ref().map_or_else(|| Ok(SecretMetadata::new(path)), SecretMetadata::decode)?;
-        let version = metadata.current.checked_add(1).ok_or(KvError::VersionUnknown)?;
-        let mut transaction = Transaction::default();
-        let name = value_name(path, version);
-        let value = self.vault.put(&mut transaction, Kind::SecretValue, &name, None, &fields.encode())?;
-        let digest = sha256(&value.value);
-        let mut details = json!({ "version": version, "value_sha256": digest, "fields": fields.names() });
-        metadata.current = version;
-        metadata.versions.insert(version, VersionState { created: now, destroyed: None, digest });
-        if let Some(oldest) = metadata.drop_oldest() {
-            transaction.deletes.push(self.vault.key_of(Kind::SecretValue, &value_name(path, oldest)));
-            note(&mut details, "forgotten_version", json!(oldest));
-        }
-        self.finish(transaction, previous.as_ref(), metadata, details)
+        self.put_on(path, fields, now, |_| Ok(())).await
     }
 
     /// Prepares other labels, in place of all there are.
@@ -165,12 +152,7 @@ impl Kv {
         path: &SecretPath,
         labels: BTreeMap<String, String>,
     ) -> Result<Prepared, KvError> {
-        let fits = |(name, value): (&String, &String)| {
-            fields::is_name(name) && value.len() <= limits::LABEL_VALUE_BYTES
-        };
-        if labels.len() > limits::LABELS || !labels.iter().all(fits) {
-            return Err(KvError::Labels);
-        }
+        terms::check_labels(&labels)?;
         let details = json!({ "labels": labels });
         self.change(path, details, |metadata| metadata.labels = labels).await
     }
@@ -182,10 +164,7 @@ impl Kv {
         default_seconds: u32,
         maximum_seconds: u32,
     ) -> Result<Prepared, KvError> {
-        let maximum_fits = (1..=limits::LEASE_MAXIMUM_SECONDS).contains(&maximum_seconds);
-        if !maximum_fits || !(1..=maximum_seconds).contains(&default_seconds) {
-            return Err(KvError::Lease);
-        }
+        terms::check_lease(default_seconds, maximum_seconds)?;
         let details =
             json!({ "lease_default_seconds": default_seconds, "lease_maximum_seconds": maximum_seconds });
         let leases = |metadata: &mut SecretMetadata| {
@@ -257,6 +236,36 @@ impl Kv {
                 return Ok(Listing { secrets, next });
             }
         }
+    }
+
+    /// A new version, on metadata that `adjust` has seen: they are one change.
+    async fn put_on(
+        &self,
+        path: &SecretPath,
+        fields: &SecretFields,
+        now: WallTime,
+        adjust: impl FnOnce(&mut SecretMetadata) -> Result<(), KvError>,
+    ) -> Result<Prepared, KvError> {
+        if path.engine() != ENGINE || path.as_str() == ENGINE {
+            return Err(KvError::NotOfThisEngine);
+        }
+        let previous = self.vault.read(Kind::SecretMetadata, path.as_str()).await?;
+        let mut metadata =
+            previous.as_ref().map_or_else(|| Ok(SecretMetadata::new(path)), SecretMetadata::decode)?;
+        adjust(&mut metadata)?;
+        let version = metadata.current.checked_add(1).ok_or(KvError::VersionUnknown)?;
+        let mut transaction = Transaction::default();
+        let name = value_name(path, version);
+        let value = self.vault.put(&mut transaction, Kind::SecretValue, &name, None, &fields.encode())?;
+        let digest = sha256(&value.value);
+        let mut details = json!({ "version": version, "value_sha256": digest, "fields": fields.names() });
+        metadata.current = version;
+        metadata.versions.insert(version, VersionState { created: now, destroyed: None, digest });
+        if let Some(oldest) = metadata.drop_oldest() {
+            transaction.deletes.push(self.vault.key_of(Kind::SecretValue, &value_name(path, oldest)));
+            note(&mut details, "forgotten_version", json!(oldest));
+        }
+        self.finish(transaction, previous.as_ref(), metadata, details)
     }
 
     async fn version(

@@ -1,0 +1,267 @@
+//! Who may do what: a key, its roles now, and one table of verbs.
+//!
+//! *Takes* a connection and a [`Verb`]. *Gives* [`Caller`], which holds the turn where something is to be changed.
+//! *Denies* with PERMISSION_DENIED, recorded; FAILED_PRECONDITION where the clock or the list of administrators cannot be
+//! trusted. *Source*: NIST SP 800-53 AC-3, AC-5, AC-6, AU-12.
+
+use super::AdminService;
+use super::answer::{self, Refusal};
+use crate::audit::record::{AdminAct, Event};
+use crate::proto::admin::{ChangeResponse, LatchKey};
+use crate::registry::{Administrator, Change, Role};
+use crate::store::{Kind, Transaction};
+use crate::time::{Now, Suspect};
+use crate::transport::AdminConnection;
+use std::sync::Arc;
+use tokio::sync::OwnedMutexGuard;
+use tonic::Status;
+
+/// What a verb does to what is released; while the clock is suspect only some may be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Changes nothing; recorded before it is answered.
+    Reads,
+    /// Changes nothing, and is recorded only where it is refused: monitoring asks it all the time.
+    Watches,
+    /// Less may be released afterwards, never more: done by a suspect clock too.
+    Narrows,
+    /// More may be released afterwards: by a trusted clock alone.
+    Widens,
+    /// Ends the suspicion of the clock.
+    AcceptsClock,
+}
+
+macro_rules! verbs {
+    ($($verb:ident: $words:literal, $effect:ident, [$($role:ident),+];)+) => {
+        /// Each thing that an administrator can ask for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "each is the call of that name")]
+        pub enum Verb { $($verb,)+ }
+
+        impl Verb {
+            /// Every verb.
+            pub const ALL: &'static [Verb] = &[$(Verb::$verb,)+];
+
+            /// The words in records and on the command line.
+            pub fn words(self) -> &'static str {
+                match self { $(Verb::$verb => $words,)+ }
+            }
+
+            /// What it does to what is released.
+            pub fn effect(self) -> Effect {
+                match self { $(Verb::$verb => Effect::$effect,)+ }
+            }
+
+            /// The roles of which one is needed.
+            pub fn roles(self) -> &'static [Role] {
+                match self { $(Verb::$verb => &[$(Role::$role,)+],)+ }
+            }
+        }
+    };
+}
+
+verbs! {
+    PutSecret: "secret put", Widens, [Secrets];
+    ListSecrets: "secret list", Reads, [Secrets, Policy, Audit];
+    DescribeSecret: "secret describe", Reads, [Secrets, Policy, Audit];
+    SetSecretDisabled: "secret disable", Narrows, [Secrets];
+    DestroySecret: "secret destroy", Narrows, [Secrets];
+    ConfigureSecret: "secret configure", Widens, [Policy];
+    PutPolicy: "policy put", Widens, [Policy];
+    ShowPolicy: "policy show", Reads, [Policy, Audit];
+    PutReferenceSets: "reference put", Widens, [Reference];
+    RemoveReferenceSet: "reference remove", Narrows, [Reference];
+    ListReferenceSets: "reference list", Reads, [Reference, Audit];
+    EnrolNode: "node enrol", Widens, [Nodes];
+    RemoveNode: "node remove", Narrows, [Nodes];
+    ListNodes: "node list", Reads, [Nodes, Audit];
+    ListLatches: "latch list", Reads, [Operations, Audit];
+    ClearLatch: "latch clear", Widens, [Operations];
+    ListLeases: "lease list", Reads, [Operations, Audit];
+    RevokeLease: "lease revoke", Narrows, [Operations];
+    Revoke: "revoke", Narrows, [Operations];
+    Unrevoke: "unrevoke", Widens, [Operations];
+    ListRevocations: "revocation list", Reads, [Operations, Audit];
+    AcceptClock: "clock accept", AcceptsClock, [Operations];
+    AcceptCrl: "crl accept", Widens, [Operations];
+    AcceptBundle: "bundle accept", Widens, [Operations];
+    Status: "status", Watches, [Operations, Audit];
+    Explain: "explain", Reads, [Audit];
+    PutAdministrator: "administrator put", Widens, [Administrators];
+    RemoveAdministrator: "administrator remove", Narrows, [Administrators];
+    ListAdministrators: "administrator list", Reads, [Administrators, Audit];
+}
+
+/// An administrator whose key has a role for the verb now.
+pub(super) struct Caller {
+    administrator: String,
+    key_sha256: String,
+    verb: Verb,
+    /// When it was admitted: by a trusted clock unless `suspect`.
+    pub(super) now: Now,
+    /// Why the clock is not trusted; none where it is.
+    pub(super) suspect: Option<Suspect>,
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Caller {
+    /// The act, for the log.
+    pub(super) fn act(&self, target: &str, details: serde_json::Value) -> AdminAct {
+        AdminAct {
+            administrator: self.administrator.clone(),
+            key_sha256: self.key_sha256.clone(),
+            verb: self.verb.words().to_owned(),
+            target: bounded(target),
+            details,
+        }
+    }
+
+    /// Refused where the clock is not trusted: for what a verb that mostly narrows can also widen.
+    pub(super) fn check_clock(&self) -> Result<(), Status> {
+        match &self.suspect {
+            None => Ok(()),
+            Some(suspect) => Err(clock_suspect(suspect)),
+        }
+    }
+}
+
+/// What is to be changed, beside the act itself.
+pub(super) struct Plan {
+    pub(super) target: String,
+    pub(super) details: serde_json::Value,
+    pub(super) transaction: Transaction,
+    pub(super) kinds: Vec<Kind>,
+    /// The names under which refusals rest on what changes.
+    pub(super) rests: Vec<String>,
+    pub(super) keep_latches: bool,
+}
+
+impl AdminService {
+    /// Admits a call. An act that changes something is admitted once it is alone, so that whoever was removed meanwhile is
+    /// refused, and whatever it then checks still holds when it is made.
+    pub(super) async fn admit(
+        &self,
+        extensions: &tonic::Extensions,
+        verb: Verb,
+        target: &str,
+    ) -> Result<Caller, Status> {
+        let connection = extensions.get::<Arc<AdminConnection>>().ok_or_else(answer::defect)?;
+        let changes = !matches!(verb.effect(), Effect::Reads | Effect::Watches);
+        let turn = if changes { Some(self.turn.clone().lock_owned().await) } else { None };
+        let key_sha256 = hex::encode(connection.leaf_spki_sha256());
+        let (now, suspect) = self.moment();
+        let known = self.registry.administrators();
+        let administrator =
+            known.as_ref().as_ref().map(|all| all.current(connection.leaf_spki_sha256(), now));
+        let name = administrator.flatten().map_or(UNKNOWN, |one| one.name.as_str()).to_owned();
+        let caller = Caller { administrator: name, key_sha256, verb, now, suspect, _turn: turn };
+        let verdict = match administrator {
+            None => Err(answer::refuse(Refusal::Unavailable, "the administrators cannot be read")),
+            Some(found) => may(found, &caller),
+        };
+        if let Err(status) = verdict {
+            self.note_read(&caller, target, Some(status.message().to_owned())).await?;
+            return Err(status);
+        }
+        if verb.effect() == Effect::Reads {
+            self.note_read(&caller, target, None).await?;
+        }
+        Ok(caller)
+    }
+
+    /// Makes a change, and answers once it is in force and no older grant can be redeemed.
+    pub(super) async fn change(&self, caller: &Caller, plan: Plan) -> Result<ChangeResponse, Status> {
+        let change = Change {
+            act: caller.act(&plan.target, plan.details),
+            transaction: Some(plan.transaction),
+            kinds: plan.kinds,
+            ends_latches_on: if plan.keep_latches { Vec::new() } else { plan.rests },
+        };
+        let changed =
+            self.registry.change(change, caller.now).await.map_err(|error| answer::change(&error))?;
+        Ok(ChangeResponse {
+            record: changed.record,
+            commit: changed.commit.map_or(0, |commit| commit.0),
+            latches_ended: changed.latches_ended.into_iter().map(latch_key).collect(),
+        })
+    }
+
+    /// Records an event; where it cannot be, nothing more is done.
+    pub(super) async fn note(&self, caller: &Caller, event: Event) -> Result<String, Status> {
+        let noted = self.registry.broker().recorder.note(event, caller.now).await;
+        noted.map_err(|error| {
+            answer::refuse(Refusal::AuditUnavailable, format!("the audit log cannot be written: {error}"))
+        })
+    }
+
+    async fn note_read(&self, caller: &Caller, target: &str, refused: Option<String>) -> Result<(), Status> {
+        let act = caller.act(target, serde_json::Value::Null);
+        self.note(caller, Event::AdminRead { act, refused }).await.map(drop)
+    }
+
+    /// Now; and where the clock is suspect, the highest time that was trusted, so that a clock set back revives nobody and
+    /// one set forward locks nobody out of accepting or narrowing.
+    fn moment(&self) -> (Now, Option<Suspect>) {
+        let clock = &self.registry.broker().clock;
+        match clock.now() {
+            Ok(now) => (now, None),
+            Err(suspect) => (Now { wall: clock.highest(), boot: clock.untrusted().boot }, Some(suspect)),
+        }
+    }
+}
+
+fn may(found: Option<&Administrator>, caller: &Caller) -> Result<(), Status> {
+    let roles = caller.verb.roles();
+    if !found.is_some_and(|one| roles.iter().any(|role| one.roles.contains(role))) {
+        let names: Vec<String> = roles.iter().map(|role| format!("`{}`", role.name())).collect();
+        let why = format!("`{}` needs the role {}", caller.verb.words(), names.join(" or "));
+        return Err(answer::refuse(Refusal::RoleMissing, why));
+    }
+    match (&caller.suspect, caller.verb.effect()) {
+        (Some(suspect), Effect::Widens) => Err(clock_suspect(suspect)),
+        _ => Ok(()),
+    }
+}
+
+fn clock_suspect(suspect: &Suspect) -> Status {
+    let why = format!("the clock is suspect ({suspect}): only what narrows is done until it is accepted");
+    answer::refuse(Refusal::ClockSuspect, why)
+}
+
+pub(super) fn latch_key(key: crate::audit::record::LatchKey) -> LatchKey {
+    LatchKey { identity: key.identity.to_string(), subject: key.subject, secret: key.secret }
+}
+
+/// A target may be anything that was sent; the log keeps a line of it.
+fn bounded(target: &str) -> String {
+    target.chars().take(TARGET_CHARACTERS).collect()
+}
+
+/// The name in records of a key that is nobody's.
+const UNKNOWN: &str = "(unknown)";
+/// The longest path, name or digest that is not malformed; of a SPIFFE ID, what a reader needs.
+const TARGET_CHARACTERS: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_has_its_own_words_and_a_role() {
+        let mut words: Vec<_> = Verb::ALL.iter().map(|verb| verb.words()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Verb::ALL.len());
+        assert!(Verb::ALL.iter().all(|verb| !verb.roles().is_empty()));
+    }
+
+    #[test]
+    fn a_change_needs_exactly_one_role_and_audit_changes_nothing() {
+        for verb in Verb::ALL {
+            let reads = matches!(verb.effect(), Effect::Reads | Effect::Watches);
+            assert!(reads || verb.roles().len() == 1, "{verb:?}");
+            assert!(reads || !verb.roles().contains(&Role::Audit), "{verb:?}");
+            assert!(!reads || verb.roles().contains(&Role::Audit), "{verb:?}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `portcullis.admin.v1.Admin`: the operators' calls, one after the other where they change something.
+//!
+//! *Takes* calls of proven administrator connections. *Gives* answers, never a secret's value. *Denies* by a status that
+//! names its cause. *Source*: `proto/portcullis/admin/v1/admin.proto`; NIST SP 800-53 AC-3, AC-5, AU-12.
+
+mod access;
+mod administrators;
+mod answer;
+mod decision;
+mod explain;
+mod listing;
+mod needed;
+mod nodes;
+mod operations;
+mod policy;
+mod reference;
+mod revocations;
+mod secrets;
+mod trust;
+mod written;
+
+#[cfg(test)]
+mod tests;
+
+pub use access::{Effect, Verb};
+pub use written::parse_time;
+
+use crate::limits;
+use crate::proto::admin::admin_server::{Admin, AdminServer};
+use crate::proto::admin::*;
+use crate::registry::Registry;
+use crate::release::kv::Kv;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+use tonic::{Request, Response, Status};
+
+/// The service.
+pub struct AdminService {
+    registry: Arc<Registry>,
+    kv: Arc<Kv>,
+    /// Where the audit log is, for `explain` alone, which reads it.
+    audit_directory: PathBuf,
+    /// Held by whatever changes something: what an act has checked still holds when it is made.
+    turn: Arc<Mutex<()>>,
+    /// Held by `explain`, which may read much of the log.
+    explaining: Mutex<()>,
+}
+
+impl AdminService {
+    /// The service over this registry and engine, with its message limits. `audit_directory` is that of the registry's log.
+    pub fn server(
+        registry: Arc<Registry>,
+        kv: Arc<Kv>,
+        audit_directory: PathBuf,
+    ) -> AdminServer<AdminService> {
+        AdminServer::new(AdminService::new(registry, kv, audit_directory))
+            .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES)
+            .max_encoding_message_size(limits::ADMIN_MESSAGE_BYTES)
+    }
+
+    fn new(registry: Arc<Registry>, kv: Arc<Kv>, audit_directory: PathBuf) -> Self {
+        let (turn, explaining) = (Arc::default(), Mutex::default());
+        AdminService { registry, kv, audit_directory, turn, explaining }
+    }
+}
+
+/// Each call: who asks, for what; then the act in the file of its group.
+macro_rules! calls {
+    ($($call:ident: $request:ident => $response:ident, $verb:ident, |$message:ident| $target:expr, $act:path;)+) => {
+        #[tonic::async_trait]
+        impl Admin for AdminService {
+            $(async fn $call(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                let target: String = {
+                    let $message = request.get_ref();
+                    $target
+                };
+                let caller = self.admit(request.extensions(), Verb::$verb, &target).await?;
+                $act(self, &caller, request.into_inner()).await.map(Response::new)
+            })+
+        }
+    };
+}
+
+calls! {
+    put_secret: PutSecretRequest => PutSecretResponse, PutSecret, |m| m.path.clone(), secrets::put;
+    list_secrets: ListSecretsRequest => ListSecretsResponse, ListSecrets, |m| m.prefix.clone(), secrets::list;
+    describe_secret: DescribeSecretRequest => DescribeSecretResponse, DescribeSecret, |m| m.path.clone(), secrets::describe;
+    set_secret_disabled: SetSecretDisabledRequest => ChangeResponse, SetSecretDisabled, |m| m.path.clone(), secrets::set_disabled;
+    destroy_secret: DestroySecretRequest => ChangeResponse, DestroySecret, |m| m.path.clone(), secrets::destroy;
+    configure_secret: ConfigureSecretRequest => ChangeResponse, ConfigureSecret, |m| m.path.clone(), secrets::configure;
+    put_policy: PutPolicyRequest => PutPolicyResponse, PutPolicy, |_m| "policy".to_owned(), policy::put;
+    show_policy: ShowPolicyRequest => ShowPolicyResponse, ShowPolicy, |_m| "policy".to_owned(), policy::show;
+    put_reference_sets: PutReferenceSetsRequest => ChangeResponse, PutReferenceSets, |_m| "reference".to_owned(), reference::put;
+    remove_reference_set: RemoveReferenceSetRequest => ChangeResponse, RemoveReferenceSet, |m| m.name.clone(), reference::remove;
+    list_reference_sets: ListReferenceSetsRequest => ListReferenceSetsResponse, ListReferenceSets, |_m| String::new(), reference::list;
+    enrol_node: EnrolNodeRequest => EnrolNodeResponse, EnrolNode, |m| m.name.clone(), nodes::enrol;
+    remove_node: RemoveNodeRequest => ChangeResponse, RemoveNode, |m| m.name.clone(), nodes::remove;
+    list_nodes: ListNodesRequest => ListNodesResponse, ListNodes, |_m| String::new(), nodes::list;
+    list_latches: ListLatchesRequest => ListLatchesResponse, ListLatches, |m| m.identity.clone(), operations::list_latches;
+    clear_latch: ClearLatchRequest => ClearLatchResponse, ClearLatch, |m| m.identity.clone(), operations::clear_latch;
+    list_leases: ListLeasesRequest => ListLeasesResponse, ListLeases, |m| m.identity.clone(), operations::list_leases;
+    revoke_lease: RevokeLeaseRequest => RevokeLeaseResponse, RevokeLease, |m| m.id.clone(), operations::revoke_lease;
+    revoke: RevokeRequest => RevokeResponse, Revoke, |m| revocations::target(m.whom.as_ref()), revocations::revoke;
+    unrevoke: UnrevokeRequest => ChangeResponse, Unrevoke, |m| revocations::lifted(m.whom.as_ref()), revocations::unrevoke;
+    list_revocations: ListRevocationsRequest => ListRevocationsResponse, ListRevocations, |_m| String::new(), revocations::list;
+    accept_clock: AcceptClockRequest => AcceptClockResponse, AcceptClock, |_m| "clock".to_owned(), trust::accept_clock;
+    accept_crl: AcceptCrlRequest => AcceptResponse, AcceptCrl, |m| m.trust_domain.clone(), trust::accept_crl;
+    accept_bundle: AcceptBundleRequest => AcceptResponse, AcceptBundle, |m| m.trust_domain.clone(), trust::accept_bundle;
+    status: StatusRequest => StatusResponse, Status, |_m| String::new(), trust::status;
+    explain: ExplainRequest => ExplainResponse, Explain, |m| explain::target(m), explain::explain;
+    put_administrator: PutAdministratorRequest => ChangeResponse, PutAdministrator, |m| m.name.clone(), administrators::put;
+    remove_administrator: RemoveAdministratorRequest => ChangeResponse, RemoveAdministrator, |m| administrators::target(m), administrators::remove;
+    list_administrators: ListAdministratorsRequest => ListAdministratorsResponse, ListAdministrators, |_m| String::new(), administrators::list;
+}
