@@ -1,6 +1,6 @@
 //! Every part, in the order in which each needs the ones before it.
 
-//ADMIN use crate::api::admin::AdminService;
+use crate::api::admin::AdminService;
 use crate::api::front::Front;
 use crate::api::release::ReleaseService;
 use crate::appraisal::Appraiser;
@@ -117,10 +117,9 @@ impl Server {
         let address = local(&workloads, config.broker.listen)?;
         let admin_address = local(&operators, config.admin.listen)?;
         let release = tonic::service::Routes::new(ReleaseService::server(broker.clone())).prepare();
-        let admin = {
-            let _ = &kv;
-            tonic::service::Routes::default().prepare()
-        };
+        let audit = config.storage.audit.clone();
+        let admin =
+            tonic::service::Routes::new(AdminService::server(registry.clone(), kv, audit)).prepare();
         let workloads =
             parts.acceptor(workloads, PeerKind::Workload).serve(Front::new(release), stopped.clone());
         let operators =
