@@ -4,6 +4,9 @@ use clap::{Parser, Subcommand};
 use portcullis::cli::{agent, demo, exit, init, serve};
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A secrets broker that releases only to a workload attested for this very request.
 ///
 /// Exit codes: 0 done; 64 usage; 69 could not connect; 70 a defect; 75 verification was not possible; 77 denied;

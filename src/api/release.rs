@@ -131,29 +131,24 @@ impl Exchange {
         admitted: Admitted,
     ) -> ReleaseStream {
         let (sender, receiver) = mpsc::channel(1);
-        let first = challenge_message(&challenge);
+        let first = Some(challenge_message(&challenge));
         tokio::spawn(async move {
             let _admitted = admitted;
-            let outcome =
-                AssertUnwindSafe(self.attest(challenge, first, steps, &sender)).catch_unwind().await;
+            let outcome = AssertUnwindSafe(self.attest(challenge, steps, &sender)).catch_unwind().await;
             if outcome.is_err() {
                 let answered = self.broker.deny_connection(&self.connection, Denial::Defect).await;
                 let _ = sender.send(Item::last(Err(status(&answered)))).await;
             }
         });
-        ReleaseStream { receiver, delivered: None }
+        ReleaseStream { first, receiver, delivered: None, ended: false }
     }
 
     async fn attest(
         &self,
         challenge: Challenge,
-        first: v1::ReleaseResponse,
         mut steps: Streaming<v1::ReleaseRequest>,
         sender: &mpsc::Sender<Item>,
     ) {
-        if sender.send(Item::more(first)).await.is_err() {
-            return;
-        }
         let documents = match self.evidence(&mut steps, &challenge, sender).await {
             Some(Ok(documents)) => documents,
             Some(Err(denial)) => {
@@ -245,38 +240,45 @@ impl Exchange {
     }
 }
 
-/// One message on its way out, and whom to tell once it went.
+/// The last message on its way out, and whom to tell once it went.
 pub struct Item {
     message: Result<v1::ReleaseResponse, Status>,
     delivered: Option<oneshot::Sender<()>>,
 }
 
 impl Item {
-    fn more(message: v1::ReleaseResponse) -> Item {
-        Item { message: Ok(message), delivered: None }
-    }
-
     fn last(message: Result<v1::ReleaseResponse, Status>) -> Item {
         Item { message, delivered: None }
     }
 }
 
-/// The response stream. A message counts as gone out once the connection asks for what comes after it.
+/// The response stream: the challenge, then the one message that ends it. It counts as gone out once the connection asks
+/// for what comes after it. Each goes in one write with what surrounds it: headers with the challenge, trailers with the
+/// release.
 pub struct ReleaseStream {
+    first: Option<v1::ReleaseResponse>,
     receiver: mpsc::Receiver<Item>,
     delivered: Option<oneshot::Sender<()>>,
+    ended: bool,
 }
 
 impl Stream for ReleaseStream {
     type Item = Result<v1::ReleaseResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         if let Some(delivered) = self.delivered.take() {
             let _ = delivered.send(());
+        }
+        if self.ended {
+            return Poll::Ready(None);
         }
         match self.receiver.poll_recv(context) {
             Poll::Ready(Some(item)) => {
                 self.delivered = item.delivered;
+                self.ended = true;
                 Poll::Ready(Some(item.message))
             }
             Poll::Ready(None) => Poll::Ready(None),

@@ -53,14 +53,21 @@ impl Recorder {
         };
         let life = u64::from(permit.ttl_seconds()).saturating_mul(1000);
         let not_after = now.wall.plus(life);
+        // The record borrows the case for as long as it is written: a copy of all its text costs more than the hash.
+        let case = std::mem::take(permit.evidence_mut().case_mut());
         let event = Event::Released {
-            case: Case { stage: Stage::Release, ..permit.evidence().case().clone() },
+            case: Case { stage: Stage::Release, ..case },
             lease_id: lease_id.clone(),
             not_after,
         };
         let doubt =
             InDoubt { recorder: self, decision_id: &decision_id, lease_id: &lease_id, settled: false };
-        if let Err(error) = self.append(&self.entry(decision_id.clone(), event, now)).await {
+        let record = self.entry(decision_id.clone(), event, now);
+        let appended = self.append(&record).await;
+        if let Event::Released { case, .. } = record.event {
+            *permit.evidence_mut().case_mut() = Case { stage: Stage::Audit, ..case };
+        }
+        if let Err(error) = appended {
             return Err(permit.into_case().deny_because(Denial::AuditUnavailable, error));
         }
         doubt.settle();

@@ -54,7 +54,8 @@ impl Latches {
         }
         let rests_on = rests_on(denied);
         let mut book = self.book();
-        keys(&denied.case).map(|key| book.refuse(key, record, rests_on.clone(), now)).collect()
+        let about = denied.case.refused_secret.as_deref();
+        keys(&denied.case, about).map(|key| book.refuse(key, record, rests_on.clone(), now)).collect()
     }
 
     /// Ends one hold.
@@ -74,7 +75,7 @@ impl Latches {
 
     fn held(&self, case: &Case, now: Now) -> Option<(String, String)> {
         let book = self.book();
-        keys(&all_of(case)).find_map(|key| {
+        keys(case, None).find_map(|key| {
             let record = book.holds(&key, now)?.to_owned();
             Some((key.secret, record))
         })
@@ -107,14 +108,10 @@ impl Unlatched {
     }
 }
 
-fn all_of(case: &Case) -> Case {
-    Case { refused_secret: None, ..case.clone() }
-}
-
-/// One key for each secret that a refusal is about.
-fn keys(case: &Case) -> impl Iterator<Item = LatchKey> + '_ {
-    let about = |path: &String| case.refused_secret.as_ref().is_none_or(|secret| secret == path);
-    case.secrets.iter().map(|secret| &secret.path).filter(move |path| about(path)).filter_map(|path| {
+/// One key for each secret that is meant: the one named, or all of the request.
+fn keys<'a>(case: &'a Case, about: Option<&'a str>) -> impl Iterator<Item = LatchKey> + 'a {
+    let paths = case.secrets.iter().map(|secret| &secret.path);
+    paths.filter(move |path| about.is_none_or(|about| about == path.as_str())).filter_map(|path| {
         let identity = case.identity.clone()?;
         Some(LatchKey { identity, subject: case.subject.clone(), secret: path.clone() })
     })

@@ -21,8 +21,9 @@ use zeroize::Zeroizing;
 /// A kind of secret, under the first segment of its paths.
 #[async_trait::async_trait]
 pub trait Engine: Catalog {
-    /// The secret as an encoded `SecretValue`, zeroized when dropped. Asked only for what is granted.
-    async fn open(&self, path: &SecretPath, version: u64) -> Result<Zeroizing<Vec<u8>>, Unknown>;
+    /// The secret as an encoded `SecretValue`, zeroized when dropped. Asked only for what is granted; `Unknown::Absent` where
+    /// it is not, any more, the enabled secret of that version and epoch.
+    async fn open(&self, path: &SecretPath, version: u64, epoch: u64) -> Result<Zeroizing<Vec<u8>>, Unknown>;
 }
 
 /// What a grant waits behind: an act that narrows takes it whole, and so returns only after every older grant has been
@@ -130,12 +131,8 @@ impl Engines {
         let path = &permitted.path;
         let refuse = |denial| (denial, path.to_string());
         let engine = self.engines.get(path.engine()).ok_or_else(|| refuse(Denial::GrantSuperseded))?;
-        let standing = engine.standing(path).await.map_err(|unknown| refuse(denial_of(unknown)))?;
-        if standing.epoch != permitted.epoch || standing.disabled || standing.version != permitted.version {
-            return Err(refuse(Denial::GrantSuperseded));
-        }
-        let value =
-            engine.open(path, permitted.version).await.map_err(|unknown| refuse(denial_of(unknown)))?;
+        let value = engine.open(path, permitted.version, permitted.epoch).await;
+        let value = value.map_err(|unknown| refuse(denial_of(unknown)))?;
         let evidence = grant.evidence();
         let info = evidence.binding().sealing_info(path.as_str(), permitted.version, grant.lease_id());
         let sealed = sealing::seal(evidence.request().recipient_key(), &info, &value);
@@ -174,8 +171,8 @@ impl Catalog for Kv {
 
 #[async_trait::async_trait]
 impl Engine for Kv {
-    async fn open(&self, path: &SecretPath, version: u64) -> Result<Zeroizing<Vec<u8>>, Unknown> {
-        match Kv::open(self, path, version).await {
+    async fn open(&self, path: &SecretPath, version: u64, epoch: u64) -> Result<Zeroizing<Vec<u8>>, Unknown> {
+        match Kv::open(self, path, version, epoch).await {
             Ok(fields) => Ok(fields.encode()),
             Err(KvError::Store(error)) => Err(unknown(&error)),
             Err(_) => Err(Unknown::Absent),

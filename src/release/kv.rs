@@ -116,18 +116,21 @@ impl Kv {
         Ok(there.then_some(metadata))
     }
 
-    /// The value of a version: the only way to one, and for the release stage alone.
-    /// **Denies** `SecretUnknown`, `Disabled`, `VersionUnknown`, `Store(Damaged)`.
-    #[allow(dead_code, reason = "the release stage, its only caller, redeems a grant before it asks")]
+    /// The value of a version, as long as the secret's epoch is `epoch`: the only way to one, and for the release stage alone.
+    /// **Denies** `SecretUnknown`, `Disabled`, `VersionUnknown` (another epoch, too), `Store(Damaged)`.
     pub(in crate::release) async fn open(
         &self,
         path: &SecretPath,
         version: u64,
+        epoch: u64,
     ) -> Result<SecretFields, KvError> {
         let (mut metadata, mut value) = self.version(path, version).await?;
         if value.is_none() {
             // Destroyed between the two reads; it is damage where the metadata still promise it.
             (metadata, value) = self.version(path, version).await?;
+        }
+        if metadata.epoch != epoch {
+            return Err(KvError::VersionUnknown);
         }
         let value = value.ok_or_else(|| damaged("a version's value is missing"))?;
         if metadata.versions.get(&version).is_none_or(|state| state.digest != sha256(value.sealed())) {

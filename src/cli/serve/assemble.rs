@@ -118,8 +118,7 @@ impl Server {
         let admin_address = local(&operators, config.admin.listen)?;
         let release = tonic::service::Routes::new(ReleaseService::server(broker.clone())).prepare();
         let audit = config.storage.audit.clone();
-        let admin =
-            tonic::service::Routes::new(AdminService::server(registry.clone(), kv, audit)).prepare();
+        let admin = tonic::service::Routes::new(AdminService::server(registry.clone(), kv, audit)).prepare();
         let workloads =
             parts.acceptor(workloads, PeerKind::Workload).serve(Front::new(release), stopped.clone());
         let operators =

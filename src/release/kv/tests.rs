@@ -43,7 +43,8 @@ impl Bench {
     }
 
     async fn value(&self, at: &str, version: u64) -> Result<String, KvError> {
-        let fields = self.kv.open(&path(at), version).await?;
+        let epoch = self.kv.metadata(&path(at)).await?.map_or(0, |metadata| metadata.epoch);
+        let fields = self.kv.open(&path(at), version, epoch).await?;
         let (_, value) = fields.iter().next().unwrap();
         Ok(String::from_utf8(value.to_vec()).unwrap())
     }
