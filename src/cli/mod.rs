@@ -1,1 +1,12 @@
 //! The command line: one file per subcommand; the only place that reads configuration and environment.
+//!
+//! *Takes* arguments. *Gives* an exit code (see [`exit`]). *Denies* by the code that says which kind of no it was.
+//! *Source*: sysexits(3) for the codes.
+#![allow(clippy::disallowed_methods, reason = "the command line is where the environment is read")]
+
+pub mod deliver;
+pub mod exec;
+pub mod exit;
+pub mod get;
+pub mod launch;
+pub mod workload;
