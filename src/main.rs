@@ -1,7 +1,7 @@
 //! The one binary; everything is in the library.
 
 use clap::{Parser, Subcommand};
-use portcullis::cli::{agent, demo, exit, init, serve};
+use portcullis::cli::{agent, demo, exec, exit, get, init, serve};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -9,7 +9,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A secrets broker that releases only to a workload attested for this very request.
 ///
-/// Exit codes: 0 done; 64 usage; 69 could not connect; 70 a defect; 75 verification was not possible; 77 denied;
+/// Exit codes: 0 done; 64 usage; 69 could not connect; 70 a defect; 75 verification was not possible; 76 not the
+/// broker's answer; 77 denied;
 /// 78 configuration. `exec` gives its child's own code otherwise.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]
@@ -22,6 +23,8 @@ struct Arguments {
 enum Command {
     Serve(serve::Args),
     Agent(agent::Args),
+    Exec(exec::Args),
+    Get(get::Args),
     Init(init::Args),
     Demo(demo::Args),
 }
@@ -49,6 +52,8 @@ async fn run(command: Command) -> u8 {
         match command {
             Command::Serve(args) => serve::run(args).await,
             Command::Agent(args) => agent::run(args).await,
+            Command::Exec(args) => exec::run(args).await,
+            Command::Get(args) => get::run(args).await,
             Command::Init(args) => init::run(args).await,
             Command::Demo(args) => demo::run(args).await,
         }

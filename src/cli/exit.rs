@@ -10,7 +10,15 @@ pub const UNAVAILABLE: u8 = 69;
 pub const INTERNAL: u8 = 70;
 /// Verification was not possible.
 pub const NOT_POSSIBLE: u8 = 75;
+/// Whoever answered is not the broker, or does not speak its protocol.
+pub const PROTOCOL: u8 = 76;
 /// Denied.
 pub const DENIED: u8 = 77;
 /// The configuration is wrong, or what is on disk is not whole.
 pub const CONFIGURATION: u8 = 78;
+/// `exec`: the program is there and cannot be run, as a shell says it.
+pub const NOT_EXECUTABLE: u8 = 126;
+/// `exec`: there is no such program, as a shell says it.
+pub const NOT_FOUND: u8 = 127;
+/// `exec`: added to the number of the signal that ended the child, as a shell says it.
+pub const SIGNALLED: u8 = 128;

@@ -6,9 +6,13 @@
 
 pub mod agent;
 pub mod config;
+pub mod deliver;
 pub mod demo;
 pub mod devca;
+pub mod exec;
 pub mod exit;
+pub mod get;
 pub mod init;
 pub mod launch;
 pub mod serve;
+pub mod workload;

@@ -47,6 +47,13 @@ impl Value {
     }
 }
 
+impl From<Vec<u8>> for Value {
+    /// Takes the bytes over; they are wiped with the value.
+    fn from(bytes: Vec<u8>) -> Self {
+        Value(Zeroizing::new(bytes))
+    }
+}
+
 impl fmt::Debug for Value {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Value")
@@ -100,7 +107,7 @@ fn open_one(
     let value = v1::SecretValue::decode(plaintext.as_slice()).map_err(|_| Violation::Value)?;
     // The decoded vectors move; nothing is copied that is not wiped.
     let fields: BTreeMap<_, _> =
-        value.fields.into_iter().map(|(name, bytes)| (name, Value(Zeroizing::new(bytes)))).collect();
+        value.fields.into_iter().map(|(name, bytes)| (name, Value::from(bytes))).collect();
     if fields.is_empty() {
         Err(Violation::Value)
     } else {

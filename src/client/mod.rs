@@ -37,5 +37,6 @@ pub use error::{ConnectError, Imposture, Kind, PeerRefused, ReleaseError, Violat
 pub use lease::{Lease, Secret, Value};
 pub use release::{Request, release};
 
-#[cfg(all(test, feature = "server"))]
-mod tests;
+#[cfg(test)]
+#[cfg(feature = "server")]
+pub(crate) mod tests;

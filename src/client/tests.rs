@@ -1,16 +1,16 @@
 //! The client against a broker in this process: one good release, then one defect at a time.
 
-mod fake;
+pub(crate) mod fake;
+pub(crate) mod node;
 
 use super::*;
 use crate::denial::{Denial, Reason};
 use crate::limits;
-use crate::proto::v1::attest_request::Step as AttestAsk;
-use crate::proto::v1::attest_response::Step as AttestAnswer;
+use crate::proto::v1;
 use crate::proto::v1::release_request::Step as Ask;
 use crate::proto::v1::release_response::Step as Answer;
-use crate::proto::v1::{self, attester_server};
-use fake::{Authority, BROKER, Behaviour, Echo, End, Fake, LEASE, Leaf, denial, timestamp_in};
+use fake::{Authority, BROKER, Behaviour, Echo, End, Fake, LEASE, Leaf, timestamp_in};
+use node::Node;
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -153,7 +153,8 @@ async fn nobody_listening_is_no_connection() {
 #[tokio::test]
 async fn a_challenge_that_is_not_acceptable_is_not_answered() {
     let protocol = ReleaseError::Protocol;
-    let cases: [(fn(&mut v1::Challenge), ReleaseError); 9] = [
+    type Case = (fn(&mut v1::Challenge), ReleaseError);
+    let cases: [Case; 9] = [
         (
             |it| it.audience = "spiffe://example.org/other".into(),
             ReleaseError::NotTheBroker(Imposture::Audience),
@@ -207,7 +208,8 @@ async fn evidence_in_a_format_that_was_not_offered_is_not_sent() {
 
 #[tokio::test]
 async fn a_release_that_is_not_what_was_asked_gives_nothing() {
-    let cases: [(fn(&mut v1::Released), Violation); 13] = [
+    type Case = (fn(&mut v1::Released), Violation);
+    let cases: [Case; 13] = [
         (|it| drop(it.secrets.pop()), Violation::Secrets),
         (|it| it.secrets.clear(), Violation::Secrets),
         (|it| it.secrets.reverse(), Violation::Secrets),
@@ -401,74 +403,13 @@ async fn the_raw_stream_sends_what_it_is_given() {
 
 // The node's attester.
 
-#[derive(Clone, Copy)]
-enum Node {
-    Good,
-    NoProve,
-    Denies(Code, &'static str),
-    Bare,
-}
-
-#[tonic::async_trait]
-impl attester_server::Attester for Node {
-    type AttestStream = tokio_stream::wrappers::ReceiverStream<Result<v1::AttestResponse, tonic::Status>>;
-
-    async fn attest(
-        &self,
-        request: tonic::Request<tonic::Streaming<v1::AttestRequest>>,
-    ) -> Result<tonic::Response<Self::AttestStream>, tonic::Status> {
-        let mut asked = request.into_inner();
-        let start = asked.message().await?.and_then(|request| request.step);
-        let Some(AttestAsk::Start(start)) = start else { panic!("no start") };
-        assert_eq!(start.program_fds, [3, 9]);
-        let (answers, answered) = tokio::sync::mpsc::channel(4);
-        let node = *self;
-        tokio::spawn(async move {
-            let answer = |step| Ok(v1::AttestResponse { step: Some(step) });
-            match node {
-                Node::Denies(code, reason) => return drop(answers.send(Err(denial(code, reason))).await),
-                Node::Bare => return drop(answers.send(Err(tonic::Status::unavailable("?"))).await),
-                Node::Good => {
-                    let prove = v1::Prove { nonce: vec![5; 32] };
-                    answers.send(answer(AttestAnswer::Prove(prove))).await.unwrap();
-                    let proof = asked.message().await.unwrap().and_then(|request| request.step);
-                    assert_eq!(proof, Some(AttestAsk::Proof(v1::Proof { nonce: vec![5; 32] })));
-                }
-                Node::NoProve => {}
-            }
-            let document =
-                v1::Document { format: start.formats[0].clone(), body: start.binding, endorsements: vec![] };
-            let evidence = v1::Evidence { documents: vec![document] };
-            let _ = answers.send(answer(AttestAnswer::Evidence(evidence))).await;
-        });
-        Ok(tonic::Response::new(tokio_stream::wrappers::ReceiverStream::new(answered)))
-    }
-}
-
-fn node(fake: &Fake, node: Node) -> SocketAttester {
-    use tower_service::Service;
-    let socket = fake.config().attester;
-    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-    tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let service = attester_server::AttesterServer::new(node);
-        let serve = hyper::service::service_fn(move |request: http::Request<_>| {
-            assert_eq!(request.uri().authority().unwrap(), "localhost");
-            let mut service = service.clone();
-            async move { service.call(request).await }
-        });
-        let executor = hyper_util::rt::TokioExecutor::new();
-        let io = hyper_util::rt::TokioIo::new(stream);
-        let _ = hyper::server::conn::http2::Builder::new(executor).serve_connection(io, serve).await;
-    });
-    SocketAttester::new(socket).with_program_fds(vec![3, 9])
-}
-
 #[tokio::test]
 async fn the_nodes_attester_is_proven_to_and_its_evidence_earns_the_secret() {
     let fake = Fake::start(Behaviour::default()).await;
-    let attester = node(&fake, Node::Good);
+    let program_fds = node::start(&fake, Node::Good);
+    let attester = SocketAttester::new(fake.config().attester).with_program_fds(vec![3, 9]);
     assert_eq!(ask_with(&fake, &attester).await.unwrap().secrets.len(), 2);
+    assert_eq!(*program_fds.lock().unwrap(), [3, 9]);
 }
 
 #[tokio::test]
@@ -482,7 +423,8 @@ async fn without_the_nodes_evidence_there_is_no_release() {
         (Node::Bare, AttestError::Status(14)),
     ] {
         let fake = Fake::start(Behaviour::default()).await;
-        let attester = node(&fake, behaviour);
+        node::start(&fake, behaviour);
+        let attester = SocketAttester::new(fake.config().attester);
         let error = ask_with(&fake, &attester).await.unwrap_err();
         assert_eq!(error, ReleaseError::Attestation(expected));
         assert_eq!(error.kind(), Kind::NotPossible);

@@ -33,25 +33,25 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower_service::Service;
 
-pub(super) const BROKER: &str = "spiffe://example.org/portcullis";
-pub(super) const WORKLOAD: &str = "spiffe://example.org/ns/payments/api";
-pub(super) const LEASE: &str = "lease-0123456789abcdef";
+pub(crate) const BROKER: &str = "spiffe://example.org/portcullis";
+pub(crate) const WORKLOAD: &str = "spiffe://example.org/ns/payments/api";
+pub(crate) const LEASE: &str = "lease-0123456789abcdef";
 
 /// A certificate authority of one trust domain.
-pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// What a leaf shall look like; the default is a good SVID.
-pub(super) struct Leaf {
-    pub(super) id: &'static str,
-    pub(super) second_uri: Option<&'static str>,
-    pub(super) ends: i32,
-    pub(super) begins: i32,
-    pub(super) usages: Vec<KeyUsagePurpose>,
-    pub(super) extended: Vec<ExtendedKeyUsagePurpose>,
+pub(crate) struct Leaf {
+    pub(crate) id: &'static str,
+    pub(crate) second_uri: Option<&'static str>,
+    pub(crate) ends: i32,
+    pub(crate) begins: i32,
+    pub(crate) usages: Vec<KeyUsagePurpose>,
+    pub(crate) extended: Vec<ExtendedKeyUsagePurpose>,
 }
 
 impl Leaf {
-    pub(super) fn of(id: &'static str) -> Leaf {
+    pub(crate) fn of(id: &'static str) -> Leaf {
         Leaf {
             id,
             second_uri: None,
@@ -64,7 +64,7 @@ impl Leaf {
 }
 
 impl Authority {
-    pub(super) fn new(ends: i32) -> Authority {
+    pub(crate) fn new(ends: i32) -> Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -74,16 +74,16 @@ impl Authority {
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.as_ref().pem()
     }
 
-    pub(super) fn der(&self) -> CertificateDer<'static> {
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
         self.0.as_ref().der().clone()
     }
 
     /// Certificate and key, PEM.
-    pub(super) fn issue(&self, leaf: &Leaf) -> (String, String) {
+    pub(crate) fn issue(&self, leaf: &Leaf) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "leaf");
@@ -102,21 +102,21 @@ impl Authority {
 
 /// How the fake broker behaves; the default is right.
 #[derive(Clone)]
-pub(super) struct Behaviour {
-    pub(super) challenge: fn(&mut v1::Challenge),
-    pub(super) released: fn(&mut v1::Released),
+pub(crate) struct Behaviour {
+    pub(crate) challenge: fn(&mut v1::Challenge),
+    pub(crate) released: fn(&mut v1::Released),
     /// Sealed under this lease id and this binding's inputs: another round is another binding.
-    pub(super) sealed_for_lease: &'static str,
-    pub(super) sealed_value: Option<&'static [u8]>,
+    pub(crate) sealed_for_lease: &'static str,
+    pub(crate) sealed_value: Option<&'static [u8]>,
     /// In place of the challenge, and in place of `Released`.
-    pub(super) before_challenge: Option<End>,
-    pub(super) before_released: Option<End>,
-    pub(super) after_released: End,
-    pub(super) alpn: &'static [u8],
+    pub(crate) before_challenge: Option<End>,
+    pub(crate) before_released: Option<End>,
+    pub(crate) after_released: End,
+    pub(crate) alpn: &'static [u8],
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     Ok,
     Cut,
     /// With an `ErrorInfo` of ours.
@@ -144,27 +144,27 @@ impl Default for Behaviour {
 }
 
 /// The fake broker, a workload's files, and counters.
-pub(super) struct Fake {
-    pub(super) address: SocketAddr,
-    pub(super) folder: TempDir,
-    pub(super) accepts: Arc<AtomicUsize>,
-    pub(super) streams: Arc<AtomicUsize>,
-    pub(super) evidence_came: Arc<AtomicBool>,
-    pub(super) authority: Authority,
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
+    pub(crate) folder: TempDir,
+    pub(crate) accepts: Arc<AtomicUsize>,
+    pub(crate) streams: Arc<AtomicUsize>,
+    pub(crate) evidence_came: Arc<AtomicBool>,
+    pub(crate) authority: Authority,
 }
 
 impl Fake {
-    pub(super) async fn start(behaviour: Behaviour) -> Fake {
+    pub(crate) async fn start(behaviour: Behaviour) -> Fake {
         Fake::start_as(&Leaf::of(BROKER), behaviour).await
     }
 
-    pub(super) async fn start_as(leaf: &Leaf, behaviour: Behaviour) -> Fake {
+    pub(crate) async fn start_as(leaf: &Leaf, behaviour: Behaviour) -> Fake {
         let authority = Authority::new(2999);
         let server = authority.issue(leaf);
         Fake::start_with(authority, server, behaviour).await
     }
 
-    pub(super) async fn start_with(
+    pub(crate) async fn start_with(
         authority: Authority,
         (certificate, key): (String, String),
         behaviour: Behaviour,
@@ -202,7 +202,7 @@ impl Fake {
         fake
     }
 
-    pub(super) fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let file = |name: &str| self.folder.path().join(name);
         Config {
             broker: self.address.to_string(),
@@ -215,11 +215,11 @@ impl Fake {
         }
     }
 
-    pub(super) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         std::fs::write(self.folder.path().join(name), bytes).unwrap();
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 }
@@ -382,7 +382,7 @@ impl Desk {
     }
 }
 
-pub(super) fn timestamp_in(seconds: i64) -> prost_types::Timestamp {
+pub(crate) fn timestamp_in(seconds: i64) -> prost_types::Timestamp {
     let now = SystemTime.wall().unwrap().seconds() as i64;
     prost_types::Timestamp { seconds: now + seconds, nanos: 0 }
 }
@@ -391,16 +391,16 @@ fn step(step: Answer) -> Result<ReleaseResponse, Status> {
     Ok(ReleaseResponse { step: Some(step) })
 }
 
-pub(super) fn denial(code: Code, reason: &str) -> Status {
+pub(crate) fn denial(code: Code, reason: &str) -> Status {
     let metadata = HashMap::from([("decision_id".to_owned(), "decision-1".to_owned())]);
     Status::with_error_details(code, "denied", ErrorDetails::with_error_info(reason, "portcullis", metadata))
 }
 
 /// An attester whose evidence is the binding itself, as the fake broker wants it; counts how often it is asked.
 #[derive(Default)]
-pub(super) struct Echo {
-    pub(super) asked: AtomicUsize,
-    pub(super) never: bool,
+pub(crate) struct Echo {
+    pub(crate) asked: AtomicUsize,
+    pub(crate) never: bool,
 }
 
 impl Attester for Echo {
