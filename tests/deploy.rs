@@ -162,3 +162,28 @@ fn the_units_hold_what_the_broker_relies_on() {
     assert!(has(agent, &format!("AmbientCapabilities={capabilities}")));
     assert!(!agent.lines().any(|line| line.starts_with("PrivateUsers=") || line.starts_with("ProtectProc=")));
 }
+
+#[test]
+fn the_operators_guide_says_what_to_do_for_each_denial() {
+    let guide = include_str!("../deploy/README.md");
+    let missing = portcullis::denial::Denial::ALL.iter().map(|denial| denial.name());
+    let missing: Vec<_> = missing.filter(|name| !guide.contains(&format!("`{name}`"))).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+/// The guide's table stands under the reason that the caller hears.
+#[test]
+fn the_operators_guide_has_each_denial_under_its_reason() {
+    let guide = include_str!("../deploy/README.md");
+    let mut reason = "";
+    for line in guide.lines().skip_while(|line| !line.starts_with("| the caller hears")).skip(2) {
+        let mut cells = line.split('|').skip(1).map(str::trim);
+        let (Some(heard), Some(names)) = (cells.next(), cells.next()) else { break };
+        reason = if heard.is_empty() { reason } else { heard.trim_matches('`') };
+        for name in names.split(", ").map(|name| name.trim_matches('`')) {
+            let denial = portcullis::denial::Denial::parse(name).unwrap_or_else(|| panic!("`{name}`"));
+            assert_eq!(denial.reason().name(), reason, "{name}");
+        }
+    }
+    assert!(!reason.is_empty());
+}
