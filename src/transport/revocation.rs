@@ -117,7 +117,12 @@ impl Lists {
         if usable.len() != lists.len() {
             return Err(Denial::RevocationStale);
         }
-        path::confirm_not_revoked(path, &usable)?;
+        // A list for part of an issuer's certificates covers only that part; which, webpki knows (RFC 5280 §5.2.5). A list for
+        // all of them was searched above, its signature verified when it was admitted.
+        let is_partial = |at: &usize| self.lists.get(*at).is_none_or(|list| !list.scope.is_empty());
+        if lists.iter().any(is_partial) {
+            path::confirm_not_revoked(path, &usable)?;
+        }
         Ok(lists)
     }
 
