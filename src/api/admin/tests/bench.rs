@@ -271,6 +271,8 @@ fn domain(directory: &std::path::Path) -> (String, DomainConfig) {
     let list = list.signed_by(&issuer).unwrap();
     let (bundle, crl) = (directory.join("bundle.pem"), directory.join("crl.pem"));
     std::fs::write(&bundle, issuer.pem()).unwrap();
+    let written = std::time::UNIX_EPOCH + std::time::Duration::from_millis(T0);
+    std::fs::File::options().append(true).open(&bundle).unwrap().set_modified(written).unwrap();
     std::fs::write(&crl, list.pem().unwrap()).unwrap();
     let config = DomainConfig {
         name: TrustDomain::parse("example.org").unwrap(),

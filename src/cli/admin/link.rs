@@ -1,0 +1,307 @@
+//! One connection to the operators' listener: full handshake, and only the broker will do.
+//!
+//! *Takes* address, certificate, key, bundle, the broker's SPIFFE ID. *Gives* a client of the operators' API. *Denies* any
+//! other peer: what judges it is what judges workloads in the broker. *Source*: SPIFFE X.509-SVID §5; catalogue row 20.
+
+use super::Failure;
+use super::output::{Lines, Output};
+use crate::limits;
+use crate::proto::admin::admin_client::AdminClient;
+use crate::spiffe::SpiffeId;
+use crate::time::{Clock, SystemTime, WallTime};
+use crate::transport::bundle::Bundle;
+use crate::transport::path::{self, Anchor};
+use crate::transport::{svid, tls};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, PeerIncompatible, SignatureScheme};
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::body::Body;
+use tonic::{Response, Status};
+use zeroize::Zeroizing;
+
+/// Where the broker is, who it is, and who asks.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConnectionArgs {
+    /// The operators' listener, host:port.
+    #[arg(long, global = true, env = "PORTCULLIS_ADMIN", help_heading = "Connection")]
+    pub admin_address: Option<String>,
+    /// Your certificate, PEM.
+    #[arg(long, global = true, env = "PORTCULLIS_ADMIN_CERT", help_heading = "Connection")]
+    pub admin_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, global = true, env = "PORTCULLIS_ADMIN_KEY", help_heading = "Connection")]
+    pub admin_key: Option<PathBuf>,
+    /// The bundle of the broker's own trust domain: a SPIFFE bundle (JSON) or PEM.
+    #[arg(long, global = true, env = "PORTCULLIS_BUNDLE", help_heading = "Connection")]
+    pub bundle: Option<PathBuf>,
+    /// The broker's SPIFFE ID; any other peer is refused.
+    #[arg(long, global = true, env = "PORTCULLIS_BROKER_ID", help_heading = "Connection")]
+    pub broker_id: Option<String>,
+}
+
+/// The operators' API, and how its answers are printed.
+pub struct Operators {
+    /// Where and who.
+    pub connection: ConnectionArgs,
+    /// How to print.
+    pub output: Output,
+}
+
+impl Operators {
+    /// Connects, once.
+    pub(super) async fn open(&self) -> Result<AdminClient<Link>, Failure> {
+        let within = Duration::from_millis(limits::HANDSHAKE_MS);
+        let opened = tokio::time::timeout(within, open(&self.connection)).await;
+        let (link, origin) = opened.map_err(|_| Failure::connect("connecting took too long"))??;
+        Ok(AdminClient::with_origin(link, origin)
+            .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES)
+            .max_encoding_message_size(limits::ADMIN_MESSAGE_BYTES))
+    }
+
+    /// Waits for an answer, and prints it.
+    pub(super) async fn answer<T: serde::Serialize + Lines>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<(), Failure> {
+        self.output.show(&self.wait(call).await?)
+    }
+
+    /// Waits for an answer.
+    pub(super) async fn wait<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        let answered = tokio::time::timeout(ANSWER_WITHIN, call).await;
+        let late = "no answer in a minute: whether it was done, the audit log says";
+        Ok(answered.map_err(|_| Failure::connect(late))??.into_inner())
+    }
+}
+
+async fn open(args: &ConnectionArgs) -> Result<(Link, http::Uri), Failure> {
+    let address = required(args.admin_address.as_ref(), "--admin-address (PORTCULLIS_ADMIN)")?;
+    let certificate = required(args.admin_cert.as_ref(), "--admin-cert (PORTCULLIS_ADMIN_CERT)")?;
+    let key = required(args.admin_key.as_ref(), "--admin-key (PORTCULLIS_ADMIN_KEY)")?;
+    let bundle = required(args.bundle.as_ref(), "--bundle (PORTCULLIS_BUNDLE)")?;
+    let broker_id = required(args.broker_id.as_ref(), "--broker-id (PORTCULLIS_BROKER_ID)")?;
+    let broker_id =
+        SpiffeId::parse(broker_id).map_err(|error| Failure::usage(format!("--broker-id: {error}")))?;
+    let origin = origin(address)?;
+    let provider = Arc::new(tls::crypto_provider());
+    let own = own_certificate(certificate, key, &provider)?;
+    let anchors = Bundle::parse(&read(bundle)?).map_err(|error| unusable(bundle, &error))?.anchors;
+    let clock = Arc::new(Clock::new(Arc::new(SystemTime), WallTime(0)));
+    let verifier = BrokerVerifier { anchors, broker_id, clock };
+    let stream = TcpStream::connect(address.as_str()).await;
+    let stream = stream.map_err(|error| Failure::connect(format!("`{address}`: {error}")))?;
+    let stream = shake_hands(stream, own, verifier, provider, &origin).await?;
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+    let shaken = builder.handshake::<_, Body>(TokioIo::new(stream)).await;
+    let (requests, connection) = shaken.map_err(|error| Failure::connect(error.to_string()))?;
+    tokio::spawn(connection);
+    Ok((Link(requests), origin))
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    own: CertifiedKey,
+    verifier: BrokerVerifier,
+    provider: Arc<CryptoProvider>,
+    origin: &http::Uri,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+    let time = Arc::new(ClockTime(verifier.clock.clone()));
+    let failed = |error: rustls::Error| Failure::connect(format!("the handshake failed: {error}"));
+    let mut config = rustls::ClientConfig::builder_with_details(provider, time)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(failed)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+    config.alpn_protocols = vec![tls::ALPN_H2.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    // The name goes out as SNI, for balancers that route by it, and means nothing to the verifier; an address sends none.
+    let host = origin.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let unnamed = || ServerName::from(std::net::IpAddr::from(Ipv4Addr::UNSPECIFIED));
+    let name = ServerName::try_from(host).unwrap_or_else(|_| unnamed());
+    let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    let stream = connected.map_err(|error| Failure::connect(format!("the handshake failed: {error}")))?;
+    match stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2) {
+        true => Ok(stream),
+        false => Err(Failure::connect("the other side does not speak HTTP/2")),
+    }
+}
+
+fn own_certificate(
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, Failure> {
+    let pem = read(certificate)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let chain = chain.map_err(|error| unusable(certificate, &error))?;
+    if chain.is_empty() {
+        return Err(unusable(certificate, &"no certificate in PEM"));
+    }
+    let private =
+        PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| unusable(key, &"no private key in PEM"))?;
+    CertifiedKey::from_der(chain, private, provider)
+        .map_err(|_| unusable(key, &"it does not go with the certificate"))
+}
+
+fn required<'a, T>(value: Option<&'a T>, name: &str) -> Result<&'a T, Failure> {
+    value.ok_or_else(|| Failure::usage(format!("{name} is needed to reach a broker")))
+}
+
+fn origin(address: &str) -> Result<http::Uri, Failure> {
+    let wrong = || Failure::usage("--admin-address is not host:port");
+    let authority: http::uri::Authority = address.parse().map_err(|_| wrong())?;
+    if authority.port_u16().is_none() || authority.host().is_empty() || address.contains('@') {
+        return Err(wrong());
+    }
+    http::Uri::builder().scheme("https").authority(authority).path_and_query("/").build().map_err(|_| wrong())
+}
+
+/// A small file, zeroized when dropped, as one of them is a key.
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let length = std::fs::metadata(path).map_err(|error| unusable(path, &error))?.len();
+    if length > limits::TRUST_FILE_BYTES {
+        return Err(unusable(path, &"larger than 1 MiB"));
+    }
+    std::fs::read(path).map(Zeroizing::new).map_err(|error| unusable(path, &error))
+}
+
+fn unusable(path: &Path, why: &dyn std::fmt::Display) -> Failure {
+    Failure::configuration(format!("`{}`: {why}", path.display()))
+}
+
+/// The sending end of the one connection.
+#[derive(Clone)]
+pub struct Link(SendRequest<Body>);
+
+impl tower_service::Service<http::Request<Body>> for Link {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+/// Accepts the leaf whose SPIFFE ID is the broker's, byte for byte, on a path to the bundle, now. Names mean nothing.
+struct BrokerVerifier {
+    anchors: Vec<Anchor>,
+    broker_id: SpiffeId,
+    clock: Arc<Clock>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum NotTheBroker {
+    #[error("it is no X.509-SVID ({0})")]
+    Shape(crate::denial::Denial),
+    #[error("its SPIFFE ID is `{0}`, not the broker's")]
+    OtherIdentity(SpiffeId),
+    #[error("it does not hold against the bundle ({0})")]
+    Path(crate::denial::Denial),
+    #[error("this machine's clock cannot be trusted")]
+    Clock,
+}
+
+impl BrokerVerifier {
+    fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), NotTheBroker> {
+        let (id, _) = svid::check_workload(chain).map_err(NotTheBroker::Shape)?;
+        if id != self.broker_id {
+            return Err(NotTheBroker::OtherIdentity(id));
+        }
+        let now = self.clock.now().map_err(|_| NotTheBroker::Clock)?;
+        path::find(chain, &self.anchors, now).map(drop).map_err(|no_path| NotTheBroker::Path(no_path.denial))
+    }
+}
+
+impl std::fmt::Debug for BrokerVerifier {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("BrokerVerifier").field("broker_id", &self.broker_id).finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for BrokerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let mut chain = vec![end_entity.clone()];
+        chain.extend_from_slice(intermediates);
+        match self.judge(&chain) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(why) => Err(CertificateError::Other(OtherError(Arc::new(why))).into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &tls::SIGNATURES)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        tls::SIGNATURES.supported_schemes()
+    }
+}
+
+/// Our clock for rustls, which would else ask the system.
+struct ClockTime(Arc<Clock>);
+
+impl std::fmt::Debug for ClockTime {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ClockTime")
+    }
+}
+
+impl rustls::time_provider::TimeProvider for ClockTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = self.0.now().ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(now.wall.0)))
+    }
+}
+
+/// Longer than any call takes: `explain` reads for seconds.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// Windows, bytes: the largest message does not wait for the peer.
+const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
