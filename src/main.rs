@@ -1,7 +1,7 @@
 //! The one binary; everything is in the library.
 
 use clap::{Parser, Subcommand};
-use portcullis::cli::{agent, demo, exec, exit, get, init, serve};
+use portcullis::cli::{admin, agent, audit, demo, exec, exit, get, init, serve};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -25,6 +25,8 @@ enum Command {
     Agent(agent::Args),
     Exec(exec::Args),
     Get(get::Args),
+    Admin(admin::Args),
+    Audit(audit::Args),
     Init(init::Args),
     Demo(demo::Args),
 }
@@ -54,6 +56,8 @@ async fn run(command: Command) -> u8 {
             Command::Agent(args) => agent::run(args).await,
             Command::Exec(args) => exec::run(args).await,
             Command::Get(args) => get::run(args).await,
+            Command::Admin(args) => admin::run(args).await,
+            Command::Audit(args) => audit::run(args).await,
             Command::Init(args) => init::run(args).await,
             Command::Demo(args) => demo::run(args).await,
         }

@@ -4,7 +4,9 @@
 //! *Source*: sysexits(3) for the codes.
 #![allow(clippy::disallowed_methods, reason = "the command line is where the environment is read")]
 
+pub mod admin;
 pub mod agent;
+pub mod audit;
 pub mod config;
 pub mod deliver;
 pub mod demo;
