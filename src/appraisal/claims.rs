@@ -150,11 +150,34 @@ impl AttestedClaims {
         serde_json::from_value(serde_json::to_value(self)?)
     }
 
-    /// The same, read back from a recorded decision. Fails where a format, or a claim, is not known to this version.
+    /// The same, read back from a recorded decision, which holds more than policy reads. A decision that was not appraised
+    /// has no reference set; then its name is empty. Fails where a claim that policy reads is missing.
     pub fn from_json(claims: &BTreeMap<String, serde_json::Value>) -> Result<Self, serde_json::Error> {
-        serde_json::from_value(serde_json::to_value(claims)?)
+        let Some(mut process) = claims.get("process").cloned() else { return Ok(AttestedClaims::default()) };
+        if let Some(object) = process.as_object_mut() {
+            object.retain(|name, _| READ_BY_POLICY.contains(&name.as_str()));
+            object.entry("reference_set").or_insert_with(|| "".into());
+        }
+        Ok(AttestedClaims { process: Some(serde_json::from_value(process)?) })
     }
 }
+
+/// The claims of [`AttestedProcess`].
+const READ_BY_POLICY: [&str; 13] = [
+    "node",
+    "executable_path",
+    "executable_sha256",
+    "fs_verity",
+    "uid",
+    "gid",
+    "groups",
+    "cgroup",
+    "systemd_unit",
+    "container_id",
+    "program_sha256",
+    "program_paths",
+    "reference_set",
+];
 
 #[cfg(test)]
 pub(crate) mod tests {

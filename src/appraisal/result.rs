@@ -61,7 +61,7 @@ impl Appraiser {
         let claims = ProcessClaims::from(unlatched.evidence().process().statement());
         match reference.values.appraise(identity, &claims, now) {
             Appraisal::Matches { set, not_after } => {
-                unlatched.evidence_mut().case_mut().rules.push(format!("reference:{set}"));
+                note_match(unlatched.evidence_mut().case_mut(), &set);
                 let usable_until = unlatched.usable_until().min(not_after);
                 let claims = AttestedClaims { process: Some(AttestedProcess::new(&claims, &set)) };
                 Ok(AttestationResult { unlatched, claims, usable_until })
@@ -74,6 +74,15 @@ impl Appraiser {
                 .deny_because(Denial::ReferenceValuesExpired, format!("reference:{set}"))),
             Appraisal::Missing => Err(unlatched.into_case().deny(Denial::ReferenceValuesMissing)),
         }
+    }
+}
+
+/// The record says which set matched, among the claims that policy will read.
+fn note_match(case: &mut Case, set: &str) {
+    case.rules.push(format!("reference:{set}"));
+    let claims = case.claims.get_mut(crate::evidence::process::FORMAT);
+    if let Some(object) = claims.and_then(serde_json::Value::as_object_mut) {
+        object.insert("reference_set".to_owned(), set.into());
     }
 }
 

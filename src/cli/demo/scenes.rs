@@ -57,6 +57,8 @@ pub async fn play(stage: &Stage) -> Result<Vec<Outcome>, DemoError> {
     outcomes.push(replayed(stage).await?);
     outcomes.push(other_connection(stage).await?);
     outcomes.push(unwritable_log(stage)?);
+    println!("\n  the broker tries the log once a second");
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
     outcomes.push(by_exec(stage, "the same workload, the log being back", SECRET, &script, None)?);
     Ok(outcomes)
 }

@@ -69,6 +69,7 @@ pub async fn run(
 async fn tick(broker: &Arc<Broker>, vault: &Vault, count: u64) {
     let now = broker.clock.untrusted();
     reload(broker).await;
+    probe_log(broker).await;
     match broker.clock.tick() {
         Some(ClockEvent::Suspected(suspect)) => {
             tracing::error!(%suspect, "the clock is suspect: nothing is released");
@@ -108,6 +109,16 @@ async fn reload(broker: &Arc<Broker>) {
             }
         }
         Err(error) => tracing::error!(%error, "inputs were not read"),
+    }
+}
+
+/// A log that failed is tried again once a second, so that it serves from the moment it can, and not from the request after.
+async fn probe_log(broker: &Broker) {
+    let log = broker.recorder.log();
+    if !log.healthy() && log.checkpoint().await.is_ok() {
+        tracing::warn!("the audit log is written again");
+        let (name, epoch) = ("audit".to_owned(), log.size());
+        note(broker, Event::Input { name, epoch, state: "written again".to_owned() }).await;
     }
 }
 
