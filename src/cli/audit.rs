@@ -129,6 +129,7 @@ pub async fn run(args: Args) -> u8 {
     let outcome = tokio::task::spawn_blocking(move || dispatch(&args)).await;
     match outcome {
         Ok(Ok(())) => exit::OK,
+        Ok(Err(failure)) if failure.code == exit::OK => exit::OK,
         Ok(Err(failure)) => {
             eprintln!("portcullis: {}", failure.text);
             failure.code

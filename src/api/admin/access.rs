@@ -64,7 +64,7 @@ verbs! {
     PutSecret: "secret put", Widens, [Secrets];
     ListSecrets: "secret list", Reads, [Secrets, Policy, Audit];
     DescribeSecret: "secret describe", Reads, [Secrets, Policy, Audit];
-    SetSecretDisabled: "secret disable", Narrows, [Secrets];
+    SetSecretDisabled: "secret set-disabled", Narrows, [Secrets];
     DestroySecret: "secret destroy", Narrows, [Secrets];
     ConfigureSecret: "secret configure", Widens, [Policy];
     PutPolicy: "policy put", Widens, [Policy];
@@ -97,8 +97,10 @@ pub(super) struct Caller {
     administrator: String,
     key_sha256: String,
     verb: Verb,
-    /// When it was admitted: by a trusted clock unless `suspect`.
+    /// When it was admitted, for judging what has ended; where the clock is suspect, the highest time that was trusted.
     pub(super) now: Now,
+    /// The same, for records: what the clock said, trusted or not.
+    pub(super) at: Now,
     /// Why the clock is not trusted; none where it is.
     pub(super) suspect: Option<Suspect>,
     _turn: Option<OwnedMutexGuard<()>>,
@@ -154,12 +156,17 @@ impl AdminService {
         let administrator =
             known.as_ref().as_ref().map(|all| all.current(connection.leaf_spki_sha256(), now));
         let name = administrator.flatten().map_or(UNKNOWN, |one| one.name.as_str()).to_owned();
-        let caller = Caller { administrator: name, key_sha256, verb, now, suspect, _turn: turn };
+        let at = if suspect.is_some() { self.registry.broker().clock.untrusted() } else { now };
+        let caller = Caller { administrator: name, key_sha256, verb, now, at, suspect, _turn: turn };
         let verdict = match administrator {
             None => Err(answer::refuse(Refusal::Unavailable, "the administrators cannot be read")),
             Some(found) => may(found, &caller),
         };
         if let Err(status) = verdict {
+            if administrator.flatten().is_none() {
+                // Whoever is nobody pays for each further record with a handshake.
+                connection.go_away();
+            }
             self.note_read(&caller, target, Some(status.message().to_owned())).await?;
             return Err(status);
         }
@@ -178,7 +185,7 @@ impl AdminService {
             ends_latches_on: if plan.keep_latches { Vec::new() } else { plan.rests },
         };
         let changed =
-            self.registry.change(change, caller.now).await.map_err(|error| answer::change(&error))?;
+            self.registry.change(change, caller.at).await.map_err(|error| answer::change(&error))?;
         Ok(ChangeResponse {
             record: changed.record,
             commit: changed.commit.map_or(0, |commit| commit.0),
@@ -188,7 +195,7 @@ impl AdminService {
 
     /// Records an event; where it cannot be, nothing more is done.
     pub(super) async fn note(&self, caller: &Caller, event: Event) -> Result<String, Status> {
-        let noted = self.registry.broker().recorder.note(event, caller.now).await;
+        let noted = self.registry.broker().recorder.note(event, caller.at).await;
         noted.map_err(|error| {
             answer::refuse(Refusal::AuditUnavailable, format!("the audit log cannot be written: {error}"))
         })

@@ -75,7 +75,7 @@ fn newest_first(directory: &Path) -> io::Result<Vec<PathBuf>> {
             segments.push((number, entry.path()));
         }
     }
-    segments.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+    segments.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
     Ok(segments.into_iter().map(|(_, path)| path).collect())
 }
 

@@ -23,6 +23,7 @@ mod written;
 mod tests;
 
 pub use access::{Effect, Verb};
+pub use trust::HIGHEST_TIME;
 pub use written::parse_time;
 
 use crate::limits;
@@ -35,7 +36,8 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 
-/// The service.
+/// The service; a clone is the same one.
+#[derive(Clone)]
 pub struct AdminService {
     registry: Arc<Registry>,
     kv: Arc<Kv>,
@@ -44,7 +46,7 @@ pub struct AdminService {
     /// Held by whatever changes something: what an act has checked still holds when it is made.
     turn: Arc<Mutex<()>>,
     /// Held by `explain`, which may read much of the log.
-    explaining: Mutex<()>,
+    explaining: Arc<Mutex<()>>,
 }
 
 impl AdminService {
@@ -60,23 +62,28 @@ impl AdminService {
     }
 
     fn new(registry: Arc<Registry>, kv: Arc<Kv>, audit_directory: PathBuf) -> Self {
-        let (turn, explaining) = (Arc::default(), Mutex::default());
+        let (turn, explaining) = (Arc::default(), Arc::default());
         AdminService { registry, kv, audit_directory, turn, explaining }
     }
 }
 
-/// Each call: who asks, for what; then the act in the file of its group.
+/// Each call: who asks, for what; then the act in the file of its group. It runs to its end even where its caller goes
+/// away: what was committed must come into force.
 macro_rules! calls {
     ($($call:ident: $request:ident => $response:ident, $verb:ident, |$message:ident| $target:expr, $act:path;)+) => {
         #[tonic::async_trait]
         impl Admin for AdminService {
             $(async fn $call(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                let target: String = {
-                    let $message = request.get_ref();
-                    $target
-                };
-                let caller = self.admit(request.extensions(), Verb::$verb, &target).await?;
-                $act(self, &caller, request.into_inner()).await.map(Response::new)
+                let service = self.clone();
+                let called = tokio::spawn(async move {
+                    let target: String = {
+                        let $message = request.get_ref();
+                        $target
+                    };
+                    let caller = service.admit(request.extensions(), Verb::$verb, &target).await?;
+                    $act(&service, &caller, request.into_inner()).await.map(Response::new)
+                });
+                called.await.unwrap_or_else(|_| Err(answer::defect()))
             })+
         }
     };

@@ -48,7 +48,7 @@ pub(super) async fn clear_latch(
     }
     let details = json!({ "subject": request.subject, "secret": request.secret, "latches": keys.len() });
     let act = caller.act(&request.identity, details);
-    let intended = service.registry.intend(act, caller.now).await;
+    let intended = service.registry.intend(act, caller.at).await;
     let record = intended.map_err(|error| answer::change(&error))?;
     let mut cleared = Vec::new();
     for key in keys {
@@ -86,7 +86,7 @@ pub(super) async fn revoke_lease(
     let lease = standing.into_iter().find(|lease| lease.id == request.id);
     let lease = lease.ok_or_else(|| answer::not_found("no lease of this id stands"))?;
     let details = json!({ "why": why, "identity": lease.identity, "decision_id": lease.decision_id });
-    let intended = service.registry.intend(caller.act(&lease.id, details), caller.now).await;
+    let intended = service.registry.intend(caller.act(&lease.id, details), caller.at).await;
     let record = intended.map_err(|error| answer::change(&error))?;
     end_lease(service, caller, &lease.id, &format!("revoked by {record}")).await?;
     Ok(RevokeLeaseResponse { record })

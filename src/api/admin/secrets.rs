@@ -30,8 +30,8 @@ pub(super) async fn put(
         return Err(answer::refuse(answer::Refusal::Changed, why));
     }
     let prepared = match request.labels.is_empty() {
-        true => service.kv.put(&path, &fields, caller.now.wall).await,
-        false if current == 0 => service.kv.put_new(&path, &fields, request.labels, caller.now.wall).await,
+        true => service.kv.put(&path, &fields, caller.at.wall).await,
+        false if current == 0 => service.kv.put_new(&path, &fields, request.labels, caller.at.wall).await,
         false => {
             return Err(answer::invalid("the secret is there already: change its labels with configure"));
         }
@@ -104,7 +104,7 @@ pub(super) async fn destroy(
         Some(Which::All(true)) => Versions::All,
         Some(Which::All(false)) | None => return Err(answer::invalid("say which version, or all")),
     };
-    let prepared = service.kv.destroy(&path, versions, caller.now.wall).await;
+    let prepared = service.kv.destroy(&path, versions, caller.at.wall).await;
     change(service, caller, &path, prepared, request.keep_latches).await
 }
 

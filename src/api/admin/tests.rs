@@ -347,7 +347,7 @@ async fn a_narrowing_act_waits_for_redemptions_under_way() {
         let bench = bench.clone();
         async move { code(bench.service.set_secret_disabled(bench.root.asks(disable)).await) }
     });
-    while bench.acts().last().unwrap() != "secret disable" {
+    while bench.acts().last().unwrap() != "secret set-disabled" {
         tokio::task::yield_now().await;
     }
     assert!(!acting.is_finished());
@@ -485,4 +485,35 @@ async fn explain_finds_a_recorded_decision_and_says_what_would_be_needed() {
     assert_eq!(code(bench.service.explain(bench.root.asks(other)).await), Code::InvalidArgument);
     let unknown = ExplainRequest { decision_id: "0".repeat(32), ..Default::default() };
     assert_eq!(code(bench.service.explain(bench.root.asks(unknown)).await), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_change_comes_into_force_even_where_its_caller_goes_away() {
+    let bench = Arc::new(Bench::new().await);
+    let before = bench.registry.broker().trust.revocation_epoch();
+    let held = bench.registry.broker().barrier().clone();
+    let held = held.narrow().await;
+    let calling = tokio::spawn({
+        let bench = bench.clone();
+        async move { code(bench.service.revoke(bench.root.asks(revoke_identity(ID))).await) }
+    });
+    while bench.acts().last().unwrap() != "revoke" {
+        tokio::task::yield_now().await;
+    }
+    calling.abort();
+    assert!(calling.await.unwrap_err().is_cancelled());
+    drop(held);
+    // The next change waits for its turn behind the one that lost its caller.
+    bench.service.put_secret(bench.root.asks(put_secret("kv/a"))).await.unwrap();
+    assert!(bench.registry.broker().trust.revocation_epoch() > before);
+}
+
+#[tokio::test]
+async fn an_accepted_clock_lowers_the_kept_highest_time() {
+    let bench = Bench::new().await;
+    let vault = bench.registry.vault();
+    crate::store::marks::raise(vault, HIGHEST_TIME, &(T0 * 2).to_be_bytes()).await.unwrap();
+    bench.service.accept_clock(bench.root.asks(AcceptClockRequest {})).await.unwrap();
+    let kept = crate::store::marks::read(vault, HIGHEST_TIME).await.unwrap().unwrap();
+    assert_eq!(kept, T0.to_be_bytes());
 }

@@ -3,13 +3,13 @@
 //! *Takes* a trust domain, an issuer. *Gives* what was accepted; [`StatusResponse`]. *Denies* where there is nothing to
 //! accept. *Source*: `durability.md` "Time"; RFC 5280 §5.2.3; catalogue rows 22, 33.
 
-use super::access::Caller;
+use super::access::{Caller, Plan};
 use super::{AdminService, answer, listing, written};
 use crate::audit::record::Event;
 use crate::proto::admin::accept_crl_request::Issuer;
 use crate::proto::admin::*;
 use crate::spiffe::TrustDomain as Domain;
-use crate::store::Kind;
+use crate::store::{Kind, marks};
 use crate::time::Now;
 use crate::transport::DomainStatus;
 use crate::transport::trust::AcceptError;
@@ -18,30 +18,38 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use tonic::Status;
 
-/// The highest time follows the accepted one, lower too; the running broker keeps it from then on.
+/// The highest time follows the accepted one, lower too, in the store before in the clock: where a wrong future was kept,
+/// the next start would else refuse again.
 pub(super) async fn accept_clock(
     service: &AdminService,
     caller: &Caller,
     _request: AcceptClockRequest,
 ) -> Result<AcceptClockResponse, Status> {
     let clock = &service.registry.broker().clock;
-    let asked = clock.untrusted();
-    let details = json!({
-        "time": asked.wall.to_string(),
-        "highest": clock.highest().to_string(),
-        "suspect": caller.suspect.map(|suspect| suspect.to_string()),
-    });
-    // The record carries the time that is about to be accepted, as it is.
-    let intended = service.registry.intend(caller.act("clock", details), asked).await;
-    let record = intended.map_err(|error| answer::change(&error))?;
+    let (asked, vault) = (clock.untrusted(), service.registry.vault());
+    let highest = asked.wall.0.to_be_bytes();
+    let reset = marks::prepare_reset(vault, HIGHEST_TIME, &highest).await;
+    let plan = Plan {
+        target: "clock".to_owned(),
+        details: json!({
+            "time": asked.wall.to_string(),
+            "highest": clock.highest().to_string(),
+            "suspect": caller.suspect.map(|suspect| suspect.to_string()),
+        }),
+        transaction: reset.map_err(|error| answer::store(&error))?,
+        kinds: Vec::new(),
+        rests: Vec::new(),
+        keep_latches: true,
+    };
+    let change = service.change(caller, plan).await?;
     let accepted =
         clock.accept().map_err(|suspect| answer::refuse(answer::Refusal::ClockSuspect, suspect))?;
-    let state = format!("accepted as {} by {record}", accepted.wall);
+    let state = format!("accepted as {} by {}", accepted.wall, change.record);
     let noted = service.registry.broker().recorder.note(Event::Clock { state }, accepted).await;
     noted.map_err(|error| {
         answer::refuse(answer::Refusal::Unsettled, format!("the clock is accepted, but: {error}"))
     })?;
-    Ok(AcceptClockResponse { record, time: accepted.wall.to_string() })
+    Ok(AcceptClockResponse { record: change.record, time: accepted.wall.to_string() })
 }
 
 pub(super) async fn accept_crl(
@@ -56,7 +64,7 @@ pub(super) async fn accept_crl(
         None => return Err(answer::invalid("the certificate of the lists' issuer is missing")),
     };
     let details = json!({ "issuer_sha256": written::sha256(&issuer) });
-    let intended = service.registry.intend(caller.act(domain.as_str(), details), caller.now).await;
+    let intended = service.registry.intend(caller.act(domain.as_str(), details), caller.at).await;
     let record = intended.map_err(|error| answer::change(&error))?;
     let (trust, now, name) = (service.registry.broker().trust.clone(), caller.now, domain.clone());
     let accepted = tokio::task::spawn_blocking(move || trust.accept_crl(&name, &issuer, now)).await;
@@ -73,7 +81,7 @@ pub(super) async fn accept_bundle(
     request: AcceptBundleRequest,
 ) -> Result<AcceptResponse, Status> {
     let domain = domain(&request.trust_domain)?;
-    let intended = service.registry.intend(caller.act(domain.as_str(), json!(null)), caller.now).await;
+    let intended = service.registry.intend(caller.act(domain.as_str(), json!(null)), caller.at).await;
     let record = intended.map_err(|error| answer::change(&error))?;
     let (trust, now, name) = (service.registry.broker().trust.clone(), caller.now, domain.clone());
     let accepted = tokio::task::spawn_blocking(move || trust.accept_bundle(&name, now)).await;
@@ -181,3 +189,6 @@ fn not_accepted(error: &AcceptError) -> Status {
         AcceptError::Denied(_) | AcceptError::Marks(_) => answer::refuse(answer::Refusal::Unavailable, error),
     }
 }
+
+/// The mark of the highest wall time ever seen: 8 bytes, big-endian, milliseconds. The running broker raises it.
+pub const HIGHEST_TIME: &str = "clock/highest";

@@ -141,10 +141,21 @@ async fn shake_hands(
     let unnamed = || ServerName::from(std::net::IpAddr::from(Ipv4Addr::UNSPECIFIED));
     let name = ServerName::try_from(host).unwrap_or_else(|_| unnamed());
     let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-    let stream = connected.map_err(|error| Failure::connect(format!("the handshake failed: {error}")))?;
+    let stream = connected.map_err(|error| Failure::connect(explained(&error)))?;
     match stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2) {
         true => Ok(stream),
         false => Err(Failure::connect("the other side does not speak HTTP/2")),
+    }
+}
+
+/// What the verifier said, where it was the verifier.
+fn explained(error: &std::io::Error) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
+            format!("not the broker: {why}")
+        }
+        Some(_) | None => format!("the handshake failed: {error}"),
     }
 }
 
@@ -218,11 +229,11 @@ struct BrokerVerifier {
 
 #[derive(Debug, thiserror::Error)]
 enum NotTheBroker {
-    #[error("it is no X.509-SVID ({0})")]
+    #[error("its certificate is no X.509-SVID ({0})")]
     Shape(crate::denial::Denial),
     #[error("its SPIFFE ID is `{0}`, not the broker's")]
     OtherIdentity(SpiffeId),
-    #[error("it does not hold against the bundle ({0})")]
+    #[error("its certificate does not hold against the bundle ({0})")]
     Path(crate::denial::Denial),
     #[error("this machine's clock cannot be trusted")]
     Clock,
@@ -305,3 +316,47 @@ impl rustls::time_provider::TimeProvider for ClockTime {
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// Windows, bytes: the largest message does not wait for the peer.
 const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::devca::{DevelopmentCa, LeafRequest};
+    use crate::denial::Denial;
+    use crate::time::TimeSource;
+
+    const BROKER: &str = "spiffe://example.org/portcullis";
+
+    fn chain(ca: &DevelopmentCa, id: &str, from: WallTime, to: WallTime) -> Vec<CertificateDer<'static>> {
+        let request = LeafRequest {
+            id: Some(SpiffeId::parse(id).unwrap()),
+            name: "broker".into(),
+            hosts: vec!["localhost".into()],
+            serial: 7,
+            not_before: from,
+            not_after: to,
+        };
+        let pem = ca.leaf(&request).unwrap().certificate;
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn only_the_broker_itself_on_a_current_path_will_do() {
+        let now = SystemTime.wall().unwrap();
+        let (ca, other) = (DevelopmentCa::new("ca", now).unwrap(), DevelopmentCa::new("other", now).unwrap());
+        let verifier = BrokerVerifier {
+            anchors: Bundle::parse(ca.root().as_bytes()).unwrap().anchors,
+            broker_id: SpiffeId::parse(BROKER).unwrap(),
+            clock: Arc::new(Clock::new(Arc::new(SystemTime), WallTime(0))),
+        };
+        let (before, after) = (WallTime(now.0 - 60_000), now.plus(3_600_000));
+        assert!(verifier.judge(&chain(&ca, BROKER, before, after)).is_ok());
+        let refused = |chain: &[CertificateDer<'_>]| verifier.judge(chain).unwrap_err();
+        let neighbour = refused(&chain(&ca, "spiffe://example.org/ns/payments/api", before, after));
+        assert!(matches!(neighbour, NotTheBroker::OtherIdentity(_)), "{neighbour}");
+        let foreign = refused(&chain(&other, BROKER, before, after));
+        assert!(matches!(foreign, NotTheBroker::Path(Denial::PeerUntrusted)), "{foreign}");
+        let expired = refused(&chain(&ca, BROKER, WallTime(now.0 - 120_000), before));
+        assert!(matches!(expired, NotTheBroker::Path(Denial::PeerCertificateExpired)), "{expired}");
+        assert!(matches!(refused(&[]), NotTheBroker::Shape(Denial::PeerIdentityMalformed)));
+    }
+}

@@ -144,7 +144,7 @@ mod tests {
         let path = directory.path().join("value");
         std::fs::write(&path, b"a\nb\n").unwrap();
         let argument = format!("value=@{}", path.display());
-        assert_eq!(fields(&[argument.clone()]).unwrap()["value"].as_slice(), b"a\nb\n");
+        assert_eq!(fields(std::slice::from_ref(&argument)).unwrap()["value"].as_slice(), b"a\nb\n");
         std::fs::write(&path, vec![b'x'; limits::SECRET_BYTES + 1]).unwrap();
         assert_eq!(fields(&[argument]).unwrap_err().exit_code(), 64);
     }
