@@ -4,6 +4,8 @@
 //! *Source*: `tests/vectors/binding/README.md`.
 #![cfg(feature = "server")]
 #![allow(
+    clippy::type_complexity,
+    clippy::ptr_arg,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

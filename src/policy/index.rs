@@ -168,9 +168,8 @@ impl Folders {
 #[cfg(test)]
 mod tests {
     use crate::appraisal::claims::AttestedClaims;
+    use crate::policy::cedar::PolicySet;
     use crate::policy::cedar::tests::{Facts, facts};
-    use crate::policy::cedar::{Decision, PolicySet};
-    use crate::policy::question::Asked;
     use crate::request::SecretPath;
     use crate::spiffe::SpiffeId;
     use proptest::prelude::*;
@@ -254,45 +253,6 @@ mod tests {
             for facts in questions {
                 prop_assert_eq!(set.decide(&facts.question()), set.decide_unindexed(&facts.question()));
             }
-        }
-    }
-
-    #[test]
-    #[ignore = "a measurement: cargo test --release -- --ignored --nocapture policies_measured"]
-    fn policies_measured() {
-        for count in [10, 100, 1000] {
-            let text: String = (0..count)
-                .map(|n| {
-                    format!(
-                        "@id(\"p{n}\") permit (principal in IdentityFolder::\"spiffe://example.org/ns/n{n}\", action,
-                         resource in Folder::\"kv/n{n}\") when {{ context has process && context.process.uid == 1000 }};\n"
-                    )
-                })
-                .collect();
-            let set = PolicySet::compile(&text).unwrap();
-            let facts = Facts {
-                principal: SpiffeId::parse("spiffe://example.org/ns/n7/api").unwrap(),
-                path: SecretPath::parse("kv/n7/key").unwrap(),
-                ..facts()
-            };
-            let question = facts.question();
-            assert!(matches!(set.decide(&question), Decision::Permitted { .. }));
-            let micros = |decide: &dyn Fn() -> Decision, rounds: u32| {
-                let start = std::time::Instant::now();
-                (0..rounds).for_each(|_| drop(std::hint::black_box(decide())));
-                start.elapsed().as_secs_f64() * 1e6 / f64::from(rounds)
-            };
-            let asked = || {
-                let folders = set.index.folders(&question);
-                std::hint::black_box(Asked::new(&set.words, &question, &folders.0, &folders.1).is_ok());
-                Decision::Silent
-            };
-            println!(
-                "{count} policies: indexed {:.1} us, of which the question {:.1} us; whole set {:.1} us",
-                micros(&|| set.decide(&question), 5000),
-                micros(&asked, 5000),
-                micros(&|| set.decide_unindexed(&question), 200)
-            );
         }
     }
 }

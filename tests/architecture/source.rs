@@ -129,7 +129,7 @@ fn expand(text: &str, prefix: &[String], paths: &mut Vec<Vec<String>>) {
     if name.is_empty() {
         return;
     }
-    let path = [prefix, &[name.clone()]].concat();
+    let path = [prefix, std::slice::from_ref(&name)].concat();
     match text[name.len()..].strip_prefix("::") {
         Some(rest) if rest.starts_with(|c| is_word(c) || c == '{') => expand(rest, &path, paths),
         _ => paths.push(path),

@@ -213,8 +213,8 @@ async fn assemble(
     let (domains, now) = (config.domains(), clock.untrusted());
     let opened = tokio::task::spawn_blocking(move || Trust::open(domains, marks, now)).await;
     let trust = Arc::new(opened.map_err(|_| StoreError::Unavailable("trust was not opened".to_owned()))?);
-    let engines: BTreeMap<String, Arc<dyn Engine>> =
-        BTreeMap::from([("kv".to_owned(), kv as Arc<dyn Engine>)]);
+    let kv: Arc<dyn Engine> = kv;
+    let engines = BTreeMap::from([("kv".to_owned(), kv)]);
     let verifiers = Arc::new(Verifiers::new(None));
     let appraiser = Arc::new(Appraiser::new());
     let pdp = Arc::new(Pdp::new(Arc::new(engines.clone())));

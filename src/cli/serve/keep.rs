@@ -13,8 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// The mark of the highest wall time ever seen.
-pub const HIGHEST_TIME: &str = "clock/highest";
+pub use crate::api::admin::HIGHEST_TIME;
 
 /// Refused handshakes on their way to the log.
 pub struct Heard(mpsc::Receiver<(Denial, Box<Case>)>);

@@ -1,3 +1,5 @@
+//! Versions, terms and damage of static secrets.
+
 use super::*;
 use crate::store::Store;
 use crate::store::keyring::tests::FixedKey;

@@ -1,3 +1,5 @@
+//! The engine against its model, through restarts and damage.
+
 use super::super::Expect;
 use super::super::memory::MemoryStore;
 use super::*;
