@@ -20,9 +20,9 @@ use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -123,87 +123,76 @@ impl Exchange {
         }
     }
 
-    /// The rest runs by itself, so that a caller who leaves cannot stop a decision half-way through its record.
+    /// The challenge goes out with the response's headers; what follows is worked out as the response is polled.
     fn stream(
         self,
         challenge: Challenge,
         steps: Streaming<v1::ReleaseRequest>,
         admitted: Admitted,
     ) -> ReleaseStream {
-        let (sender, receiver) = mpsc::channel(1);
         let first = Some(challenge_message(&challenge));
-        tokio::spawn(async move {
+        let deciding = Arc::new(AtomicBool::new(false));
+        let noted = deciding.clone();
+        let work = async move {
             let _admitted = admitted;
-            let outcome = AssertUnwindSafe(self.attest(challenge, steps, &sender)).catch_unwind().await;
-            if outcome.is_err() {
-                let answered = self.broker.deny_connection(&self.connection, Denial::Defect).await;
-                let _ = sender.send(Item::last(Err(status(&answered)))).await;
+            let attested = AssertUnwindSafe(self.attest(challenge, steps, &noted)).catch_unwind().await;
+            match attested {
+                Ok(last) => last,
+                Err(_) => Last::status(self.deny(Denial::Defect).await),
             }
-        });
-        ReleaseStream { first, receiver, delivered: None, ended: false }
+        };
+        ReleaseStream { first, work: Some(Box::pin(work)), deciding, delivery: None }
     }
 
+    /// Takes the answer and decides: the one message that ends the stream.
     async fn attest(
         &self,
         challenge: Challenge,
         mut steps: Streaming<v1::ReleaseRequest>,
-        sender: &mpsc::Sender<Item>,
-    ) {
-        let documents = match self.evidence(&mut steps, &challenge, sender).await {
-            Some(Ok(documents)) => documents,
-            Some(Err(denial)) => {
+        deciding: &AtomicBool,
+    ) -> Last {
+        let documents = match self.evidence(&mut steps, &challenge).await {
+            Ok(documents) => documents,
+            Err(denial) => {
                 let answered = self.broker.deny(challenge.spoiled(denial)).await;
-                let _ = sender.send(Item::last(Err(self.refuse(&answered)))).await;
-                return;
+                return Last::status(self.refuse(&answered));
             }
-            // The caller left: nobody is there to answer, and a cancelled stream latches nothing.
-            None => return,
         };
+        deciding.store(true, Ordering::SeqCst);
         match self.broker.answer(challenge, documents).await {
-            Ok(released) => self.deliver(released, sender).await,
-            Err(answered) => {
-                let _ = sender.send(Item::last(Err(self.refuse(&answered)))).await;
-            }
+            Ok(released) => self.deliver(released).await,
+            Err(answered) => Last::status(self.refuse(&answered)),
         }
     }
 
-    /// Reads `Evidence`: the whole of it within the challenge's time. None where the caller is gone.
+    /// Reads `Evidence`: the whole of it within the challenge's time.
     async fn evidence(
         &self,
         steps: &mut Streaming<v1::ReleaseRequest>,
         challenge: &Challenge,
-        sender: &mpsc::Sender<Item>,
-    ) -> Option<Result<Vec<Document>, Denial>> {
-        let read = tokio::select! {
-            read = self.read(steps, challenge.deadline()) => read,
-            () = sender.closed() => return None,
-        };
-        Some(match read {
+    ) -> Result<Vec<Document>, Denial> {
+        match self.read(steps, challenge.deadline()).await {
             Read::Step(Step::Evidence(evidence)) => parse_evidence(evidence, &challenge.offer().formats),
             Read::Step(Step::Open(_) | Step::Finish(_)) | Read::Ended => Err(Denial::RequestOutOfOrder),
             Read::Malformed => Err(Denial::RequestMalformed),
             Read::TooLate => Err(Denial::ChallengeExpired),
             Read::DeadlinePassed => Err(Denial::DeadlinePassed),
-        })
+        }
     }
 
-    /// Hands the release over, and waits for word that it went out; without that a second record takes it back.
-    async fn deliver(&self, released: Released, sender: &mpsc::Sender<Item>) {
-        let (decision_id, lease_id) = (released.decision_id().to_owned(), released.lease_id().to_owned());
-        if self.boot() >= self.until {
-            self.broker.undelivered(&decision_id, &lease_id, Denial::DeadlinePassed.name()).await;
-            let answered = self.broker.deny_connection(&self.connection, Denial::DeadlinePassed).await;
-            let _ = sender.send(Item::last(Err(status(&answered)))).await;
-            return;
+    /// Hands the release over, with what takes it back where it does not go out.
+    async fn deliver(&self, released: Released) -> Last {
+        let delivery = Delivery {
+            broker: self.broker.clone(),
+            decision_id: released.decision_id().to_owned(),
+            lease_id: released.lease_id().to_owned(),
+            went_out: false,
+        };
+        if self.boot() < self.until {
+            return Last { message: Ok(released_message(released)), delivery: Some(delivery) };
         }
-        let (went_out, delivered) = oneshot::channel();
-        let item = Item { message: Ok(released_message(released)), delivered: Some(went_out) };
-        let sent = sender.send(item).await.is_ok();
-        if !sent || delivered.await.is_err() {
-            self.broker
-                .undelivered(&decision_id, &lease_id, "the stream was lost before the release went out")
-                .await;
-        }
+        drop(delivery);
+        Last::status(self.deny(Denial::DeadlinePassed).await)
     }
 
     async fn read(&self, steps: &mut Streaming<v1::ReleaseRequest>, limit: BootTime) -> Read {
@@ -240,26 +229,46 @@ impl Exchange {
     }
 }
 
-/// The last message on its way out, and whom to tell once it went.
-pub struct Item {
+/// The message that ends a stream.
+struct Last {
     message: Result<v1::ReleaseResponse, Status>,
-    delivered: Option<oneshot::Sender<()>>,
+    delivery: Option<Delivery>,
 }
 
-impl Item {
-    fn last(message: Result<v1::ReleaseResponse, Status>) -> Item {
-        Item { message, delivered: None }
+impl Last {
+    fn status(status: Status) -> Last {
+        Last { message: Err(status), delivery: None }
+    }
+}
+
+/// A release on its way out. Dropped before it went, a second record takes it back.
+struct Delivery {
+    broker: Arc<Broker>,
+    decision_id: String,
+    lease_id: String,
+    went_out: bool,
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if self.went_out {
+            return;
+        }
+        let broker = self.broker.clone();
+        let (decision_id, lease_id) = (self.decision_id.clone(), self.lease_id.clone());
+        spawn(async move { broker.undelivered(&decision_id, &lease_id, "it did not go out").await });
     }
 }
 
 /// The response stream: the challenge, then the one message that ends it. It counts as gone out once the connection asks
 /// for what comes after it. Each goes in one write with what surrounds it: headers with the challenge, trailers with the
-/// release.
+/// release. The work is done where the response is polled, as every hand-over to another task costs two wake-ups.
 pub struct ReleaseStream {
     first: Option<v1::ReleaseResponse>,
-    receiver: mpsc::Receiver<Item>,
-    delivered: Option<oneshot::Sender<()>>,
-    ended: bool,
+    work: Option<Pin<Box<dyn Future<Output = Last> + Send>>>,
+    /// Whether the evidence has come and the decision is under way.
+    deciding: Arc<AtomicBool>,
+    delivery: Option<Delivery>,
 }
 
 impl Stream for ReleaseStream {
@@ -269,21 +278,36 @@ impl Stream for ReleaseStream {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(first)));
         }
-        if let Some(delivered) = self.delivered.take() {
-            let _ = delivered.send(());
+        if let Some(mut delivery) = self.delivery.take() {
+            delivery.went_out = true;
         }
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        match self.receiver.poll_recv(context) {
-            Poll::Ready(Some(item)) => {
-                self.delivered = item.delivered;
-                self.ended = true;
-                Poll::Ready(Some(item.message))
+        let Some(work) = &mut self.work else { return Poll::Ready(None) };
+        match work.as_mut().poll(context) {
+            Poll::Ready(last) => {
+                self.work = None;
+                self.delivery = last.delivery;
+                Poll::Ready(Some(last.message))
             }
-            Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+impl Drop for ReleaseStream {
+    /// A caller who leaves before its evidence is there is answered by nobody. A decision under way goes on to its records.
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take()
+            && self.deciding.load(Ordering::SeqCst)
+        {
+            spawn(async move { drop(work.await) });
+        }
+    }
+}
+
+/// Runs `task` where there still is a runtime; at its end there is nobody left to tell.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(task);
     }
 }
 
