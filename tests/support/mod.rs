@@ -30,6 +30,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+pub mod attempt;
+pub mod common;
+pub mod rig;
+pub mod wire;
+
+pub use attempt::*;
+pub use common::*;
+
 /// The broker of every world.
 pub const BROKER: &str = "spiffe://example.org/portcullis";
 /// The workload of every world.
@@ -424,7 +432,11 @@ impl World {
         })
     }
 
-    pub async fn release_with(&self, attester: &dyn Attester, request: Request) -> Result<Lease, ReleaseError> {
+    pub async fn release_with(
+        &self,
+        attester: &dyn Attester,
+        request: Request,
+    ) -> Result<Lease, ReleaseError> {
         self.connect().await?.release(attester, request).await
     }
 
@@ -444,7 +456,8 @@ impl World {
             *number
         };
         let now = self.hands.now();
-        let list = self.ca.revocation_list(number, WallTime(now.0 - 1000), now.plus(life_ms), revoked).unwrap();
+        let list =
+            self.ca.revocation_list(number, WallTime(now.0 - 1000), now.plus(life_ms), revoked).unwrap();
         self.write("example.org.crl", list.as_bytes()).await;
     }
 
@@ -475,7 +488,11 @@ impl World {
 
     /// Asserts that a release was denied for exactly `denial`, that the caller heard exactly its reason, and that the
     /// record says so; then that no byte of the secret is in the log.
-    pub fn assert_denied<T: std::fmt::Debug>(&self, outcome: Result<T, ReleaseError>, denial: Denial) -> Record {
+    pub fn assert_denied<T: std::fmt::Debug>(
+        &self,
+        outcome: Result<T, ReleaseError>,
+        denial: Denial,
+    ) -> Record {
         let error = outcome.expect_err("it was released");
         assert_eq!(error.reason(), Some(denial.reason()), "{error}");
         let id = error.decision_id().expect("a denial names its record").to_owned();
@@ -488,8 +505,8 @@ impl World {
     /// No file of the log holds the secret.
     pub fn assert_nothing_leaked(&self) {
         for entry in std::fs::read_dir(&self.config.storage.audit).unwrap() {
-            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-            assert!(!bytes.windows(VALUE.len()).any(|window| window == VALUE), "the secret is in the log");
+            let bytes = used(&entry.unwrap().path());
+            assert!(find(&bytes, VALUE).is_none(), "the secret is in the log");
         }
     }
 }
@@ -505,8 +522,7 @@ pub struct Manual {
 
 pub fn open_message(paths: &[&str]) -> (v1::Open, Recipient) {
     let recipient = Recipient::generate().unwrap();
-    let secret =
-        |path: &&str| v1::SecretRequest { path: (*path).to_owned(), parameters: Default::default() };
+    let secret = |path: &&str| v1::SecretRequest { path: (*path).to_owned(), parameters: Default::default() };
     let open = v1::Open {
         secrets: paths.iter().map(secret).collect(),
         recipient_key: recipient.public_key().to_vec(),
@@ -519,7 +535,11 @@ pub fn open_message(paths: &[&str]) -> (v1::Open, Recipient) {
 
 impl Manual {
     /// Opens a stream and reads its challenge.
-    pub async fn open(connection: &Connection, open: v1::Open, recipient: Recipient) -> Result<Manual, ReleaseError> {
+    pub async fn open(
+        connection: &Connection,
+        open: v1::Open,
+        recipient: Recipient,
+    ) -> Result<Manual, ReleaseError> {
         let mut stream = connection.stream(None).await?;
         stream.send(v1::release_request::Step::Open(open.clone())).await?;
         let challenge = match stream.next().await? {
@@ -538,7 +558,10 @@ impl Manual {
     /// The binding that is due.
     pub fn binding(&self) -> [u8; 64] {
         let nonce = self.challenge.nonce.as_slice().try_into().unwrap();
-        *self.identity.binding(nonce, self.challenge.round, &self.challenge.audience, &self.request).as_bytes()
+        *self
+            .identity
+            .binding(nonce, self.challenge.round, &self.challenge.audience, &self.request)
+            .as_bytes()
     }
 
     /// Answers, and reads the release.
@@ -606,18 +629,49 @@ fn plan(root: &Path, build: &Build) -> Plan {
 
 /// Every record of a log directory, in order, of a log that may still be open: the bodies are plain JSON in the segments.
 pub fn read_records(directory: &Path) -> Vec<Record> {
-    let mut segments: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut segments: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
     segments.sort();
     let mut records = Vec::new();
     for segment in segments {
-        let bytes = std::fs::read(segment).unwrap();
-        let marker = br#"{"id":""#;
-        let starts = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(marker));
-        for start in starts {
-            let mut values = serde_json::Deserializer::from_slice(&bytes[start..]).into_iter::<Record>();
-            records.extend(values.next().and_then(Result::ok));
+        let bytes = used(&segment);
+        let mut rest = bytes.as_slice();
+        while let Some(start) = find(rest, br#"{"id":""#) {
+            rest = &rest[start..];
+            let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<Record>();
+            let record = values.next().and_then(Result::ok);
+            rest = &rest[values.byte_offset().max(1)..];
+            records.extend(record);
         }
     }
     records
+}
+
+/// A file without the zeros at its end: segments are preallocated, and 64 MiB take seconds to look through.
+fn used(path: &Path) -> Vec<u8> {
+    use std::io::Read;
+    const CHUNK: usize = 64 * 1024;
+    let mut file = std::fs::File::open(path).unwrap();
+    let (mut bytes, zeros) = (Vec::new(), vec![0; CHUNK]);
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        (&mut file).take(CHUNK as u64).read_to_end(&mut chunk).unwrap();
+        if chunk.is_empty() || chunk[..] == zeros[..chunk.len()] {
+            return bytes;
+        }
+        bytes.extend(chunk);
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    // Splitting by the first byte is quick where the compiler does not optimise.
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|byte| *byte == wanted[0]) {
+        if bytes[from + at..].starts_with(wanted) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
 }
