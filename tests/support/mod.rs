@@ -30,6 +30,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+pub mod attempt;
+pub mod common;
+pub mod rig;
+pub mod wire;
+
+pub use attempt::*;
+pub use common::*;
+
 /// The broker of every world.
 pub const BROKER: &str = "spiffe://example.org/portcullis";
 /// The workload of every world.
@@ -497,8 +505,8 @@ impl World {
     /// No file of the log holds the secret.
     pub fn assert_nothing_leaked(&self) {
         for entry in std::fs::read_dir(&self.config.storage.audit).unwrap() {
-            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-            assert!(!bytes.windows(VALUE.len()).any(|window| window == VALUE), "the secret is in the log");
+            let bytes = used(&entry.unwrap().path());
+            assert!(find(&bytes, VALUE).is_none(), "the secret is in the log");
         }
     }
 }
@@ -627,13 +635,43 @@ pub fn read_records(directory: &Path) -> Vec<Record> {
     segments.sort();
     let mut records = Vec::new();
     for segment in segments {
-        let bytes = std::fs::read(segment).unwrap();
-        let marker = br#"{"id":""#;
-        let starts = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(marker));
-        for start in starts {
-            let mut values = serde_json::Deserializer::from_slice(&bytes[start..]).into_iter::<Record>();
-            records.extend(values.next().and_then(Result::ok));
+        let bytes = used(&segment);
+        let mut rest = bytes.as_slice();
+        while let Some(start) = find(rest, br#"{"id":""#) {
+            rest = &rest[start..];
+            let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<Record>();
+            let record = values.next().and_then(Result::ok);
+            rest = &rest[values.byte_offset().max(1)..];
+            records.extend(record);
         }
     }
     records
+}
+
+/// A file without the zeros at its end: segments are preallocated, and 64 MiB take seconds to look through.
+fn used(path: &Path) -> Vec<u8> {
+    use std::io::Read;
+    const CHUNK: usize = 64 * 1024;
+    let mut file = std::fs::File::open(path).unwrap();
+    let (mut bytes, zeros) = (Vec::new(), vec![0; CHUNK]);
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        (&mut file).take(CHUNK as u64).read_to_end(&mut chunk).unwrap();
+        if chunk.is_empty() || chunk[..] == zeros[..chunk.len()] {
+            return bytes;
+        }
+        bytes.extend(chunk);
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    // Splitting by the first byte is quick where the compiler does not optimise.
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|byte| *byte == wanted[0]) {
+        if bytes[from + at..].starts_with(wanted) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
 }
