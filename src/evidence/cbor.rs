@@ -5,7 +5,7 @@
 //! *Source*: RFC 8949 §3, §4.2.1; `evidence.md` §1.
 //!
 //! Only what evidence needs: integers, byte and text strings, arrays, maps, COSE's tag 18. Two places know that the
-//! encoding is deterministic, [`Reader::head`] and [`Reader::map`]: a format that is encoded otherwise (Nitro) gives the
+//! encoding is deterministic, `Reader::head` and `Reader::map`: a format that is encoded otherwise (Nitro) gives the
 //! reader a rule for those two, and changes nothing else.
 
 use crate::limits;

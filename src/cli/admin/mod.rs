@@ -1,6 +1,6 @@
 //! `portcullis admin …`: the operators' command line, over the operators' API alone.
 //!
-//! *Takes* a verb and its arguments. *Gives* text or JSON, and an exit code (see [`exit`](crate::cli::exit)); 1 where the
+//! *Takes* a verb and its arguments. *Gives* text or JSON, and an exit code (see `cli::exit`); 1 where the
 //! answer is a plain no (not there, already there, a check that fails). *Denies* by the code that says which kind of no it
 //! was. *Source*: `admin.proto`; the issue, point 1.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
