@@ -652,7 +652,8 @@ pub fn read_records(directory: &Path) -> Vec<Record> {
 fn used(path: &Path) -> Vec<u8> {
     use std::io::Read;
     const CHUNK: usize = 64 * 1024;
-    let mut file = std::fs::File::open(path).unwrap();
+    // The log replaces its checkpoint while we look: a name that is gone again has nothing to show.
+    let Ok(mut file) = std::fs::File::open(path) else { return Vec::new() };
     let (mut bytes, zeros) = (Vec::new(), vec![0; CHUNK]);
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
