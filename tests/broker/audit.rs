@@ -165,7 +165,9 @@ async fn an_act_is_recorded_before_and_after() {
     let number = changed.commit.unwrap().0;
     let intent = at(&|record| record.id == changed.record);
     let applied = at(&|record| record.event == Event::Applied { commit: number });
-    assert!(matches!(records[intent].event, Event::AdminIntent { commit: Some(found), .. } if found == number));
+    assert!(
+        matches!(records[intent].event, Event::AdminIntent { commit: Some(found), .. } if found == number)
+    );
     assert!(intent < applied);
 }
 

@@ -85,7 +85,8 @@ fn two_challenges_of_one_connection_do_not_answer_each_other() {
     common(|world| async move {
         let guest = Guest::new(world).await;
         let (mut one, mut two) = (guest.asked(&[SECRET]).await, guest.asked(&[SECRET]).await);
-        let (for_one, for_two) = (guest.attester.evidence(&one.binding()), guest.attester.evidence(&two.binding()));
+        let (for_one, for_two) =
+            (guest.attester.evidence(&one.binding()), guest.attester.evidence(&two.binding()));
         let outcome = one.answer(for_two.clone()).await;
         guest.refused(outcome, Denial::EvidenceBindingMismatch);
         let outcome = two.answer(for_two).await;
@@ -250,7 +251,20 @@ fn open_out_of_its_shape_is_denied() {
         let many = |count: usize| (0..count).map(|n| format!("kv/payments/{n}")).collect::<Vec<_>>();
         let of = |paths: &[String]| open_message(&paths.iter().map(String::as_str).collect::<Vec<_>>()).0;
         let mut bad = vec![of(&[]), of(&many(17)), open_message(&[SECRET, SECRET]).0];
-        for path in ["", "/", "kv/", "/kv", "kv//a", "kv/../a", "kv/./a", "KV/a", "kv/a b", "kv/ä", "kv/a%2f", &"a".repeat(257)] {
+        for path in [
+            "",
+            "/",
+            "kv/",
+            "/kv",
+            "kv//a",
+            "kv/../a",
+            "kv/./a",
+            "KV/a",
+            "kv/a b",
+            "kv/ä",
+            "kv/a%2f",
+            &"a".repeat(257),
+        ] {
             bad.push(open_message(&[path]).0);
         }
         let change = |change: &dyn Fn(&mut v1::Open)| {
@@ -267,10 +281,20 @@ fn open_out_of_its_shape_is_denied() {
         let parameter = |key: &str, value: usize| {
             change(&|open| drop(open.secrets[0].parameters.insert(key.to_owned(), vec![0; value])))
         };
-        bad.extend([parameter("", 0), parameter("A", 0), parameter("a-b", 0), parameter(&"a".repeat(65), 0), parameter("a", 8193)]);
-        bad.push(change(&|open| open.secrets[0].parameters.extend((0..17).map(|n| (format!("k{n}"), vec![])))));
+        bad.extend([
+            parameter("", 0),
+            parameter("A", 0),
+            parameter("a-b", 0),
+            parameter(&"a".repeat(65), 0),
+            parameter("a", 8193),
+        ]);
+        bad.push(change(&|open| {
+            open.secrets[0].parameters.extend((0..17).map(|n| (format!("k{n}"), vec![])))
+        }));
         for names in [vec![""], vec!["TLS"], vec!["none", "none"], vec!["a"; 2], vec!["x_y"]] {
-            bad.push(change(&|open| open.channel_bindings = names.iter().map(|name| (*name).to_owned()).collect()));
+            bad.push(change(&|open| {
+                open.channel_bindings = names.iter().map(|name| (*name).to_owned()).collect()
+            }));
         }
         bad.push(change(&|open| open.channel_bindings = vec!["a".repeat(33)]));
         bad.push(change(&|open| open.channel_bindings = (0..9).map(|n| format!("b{n}")).collect()));

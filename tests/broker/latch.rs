@@ -71,7 +71,12 @@ async fn another_subject_secret_or_identity_is_not_held() {
     let world = World::new().await;
     world.put_secret(SECOND, VALUE).await;
     let forbid = r#"@id("no") forbid (principal, action, resource == Secret::"kv/payments/second");"#;
-    world.put_policy(&format!("{}{forbid}", POLICY.replace("principal == Workload::\"spiffe://example.org/ns/payments/api\"", "principal"))).await;
+    world
+        .put_policy(&format!(
+            "{}{forbid}",
+            POLICY.replace("principal == Workload::\"spiffe://example.org/ns/payments/api\"", "principal")
+        ))
+        .await;
     let guest = Guest::new(&world).await;
     guest.refused(guest.ask(&[SECOND]).await, Denial::PolicyForbids);
     guest.refused(guest.ask(&[SECOND]).await, Denial::LatchHolds);
@@ -155,9 +160,7 @@ async fn the_act_that_a_refusal_rests_on_ends_it_and_others_do_not() {
     assert_eq!(repeats(&held), Some(first.id.as_str()));
     let changed = world.put_reference("payments-2", &"ee".repeat(32), 86_400_000).await;
     assert_eq!(changed.latches_ended.len(), 1);
-    let ended = |record: &Record| {
-        matches!(&record.event, Event::LatchCleared { key, by } if key.secret == SECRET && *by == changed.record)
-    };
+    let ended = |record: &Record| matches!(&record.event, Event::LatchCleared { key, by } if key.secret == SECRET && *by == changed.record);
     assert!(world.records().iter().any(ended), "the end is on record, with the act that brought it");
     assert!(try_with(&guest, &bad, SECRET).await.is_ok(), "the new release's values are known now");
 }
@@ -201,7 +204,10 @@ async fn what_was_not_verified_and_refused_latches_nothing() {
     world.put_policy("no policy").await;
     guest.refused(guest.ask(&[SECRET]).await, Denial::PolicyUnavailable);
     world.put_policy(POLICY).await;
-    guest.refused(guest.send(v1::Open { secrets: vec![], ..open_message(&[SECRET]).0 }).await, Denial::RequestMalformed);
+    guest.refused(
+        guest.send(v1::Open { secrets: vec![], ..open_message(&[SECRET]).0 }).await,
+        Denial::RequestMalformed,
+    );
     drop(guest.asked(&[SECRET]).await);
     let mut asked = guest.asked(&[SECRET]).await;
     world.hands.pass(10_000);
