@@ -93,6 +93,8 @@ impl Exchange {
     ) -> Result<ReleaseStream, Status> {
         let admitted = self.broker.admit(&self.connection).map_err(|answered| status(&answered))?;
         match deadline {
+            // What is read without waiting would else be in time.
+            Some(CallerDeadline(Ok(Some(0)))) => return Err(self.deny(Denial::DeadlinePassed).await),
             Some(CallerDeadline(Ok(Some(milliseconds)))) => self.until = self.boot().plus(milliseconds),
             Some(CallerDeadline(Ok(None))) => {}
             Some(CallerDeadline(Err(denial))) => return Err(self.deny(denial).await),

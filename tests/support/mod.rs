@@ -8,7 +8,7 @@ use portcullis::audit::record::{AdminAct, Record};
 use portcullis::cli::config::Config;
 use portcullis::cli::devca::{DevelopmentCa, Leaf, LeafRequest};
 use portcullis::cli::init::{self, Paths, Plan};
-use portcullis::cli::serve::Server;
+use portcullis::cli::serve::{Server, StartError};
 use portcullis::client::raw::{Identity, RawStream};
 use portcullis::client::{self, AttestError, Attester, Connection, Lease, ReleaseError, Request};
 use portcullis::denial::Denial;
@@ -21,7 +21,7 @@ use portcullis::release::kv::{Kv, SecretFields};
 use portcullis::release::sealing::Recipient;
 use portcullis::request::{ReleaseRequest, SecretPath};
 use portcullis::spiffe::{IdPattern, SpiffeId};
-use portcullis::store::{Kind, Transaction};
+use portcullis::store::{Kind, StoreError, Transaction};
 use portcullis::time::{BootTime, Clock, SystemTime, TimeSource, WallTime};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -286,9 +286,29 @@ impl World {
 
     /// Starts the broker, again after a stop.
     pub async fn start(&mut self) {
-        let server = Server::start(&self.config, self.hands.clone()).await.unwrap();
+        let server = self.try_start().await.unwrap();
         self.client.broker = format!("127.0.0.1:{}", server.address().port());
         self.server = Some(server);
+    }
+
+    /// The same, where it may not start. Streams' tasks may outlive a stop for a moment, and the store with them.
+    pub async fn try_start(&self) -> Result<Server, StartError> {
+        for _ in 0..100 {
+            match Server::start(&self.config, self.hands.clone()).await {
+                Err(StartError::Store(StoreError::InUse)) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                other => return other,
+            }
+        }
+        panic!("the store stays in use");
+    }
+
+    /// A new certificate for the broker, as its hour is over.
+    pub async fn renew_broker(&self) {
+        let leaf = self.ca.leaf(&leaf_request(BROKER, 4, self.hands.now())).unwrap();
+        self.write("broker.key", leaf.key.as_bytes()).await;
+        self.write("broker.pem", leaf.certificate.as_bytes()).await;
     }
 
     /// Stops the broker in order.
