@@ -174,5 +174,8 @@ fn put(world: &World, path: &str) {
 fn paths(world: &World) -> Vec<String> {
     let listed = world.admin(&["secret", "list", "--output", "json"]).must(0).json();
     let secrets = listed["secrets"].as_array().unwrap();
-    secrets.iter().map(|one| one["path"].as_str().unwrap().to_owned()).collect()
+    // They are listed in an order that says nothing of their paths.
+    let mut paths: Vec<_> = secrets.iter().map(|one| one["path"].as_str().unwrap().to_owned()).collect();
+    paths.sort();
+    paths
 }
