@@ -39,7 +39,8 @@ fn secrets_reach_the_program_in_each_way() {
         format!("--stdin={OPEN}"),
     ];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let script = r#"printf '%s|%s|' "$A" "$U"; cat "$F"; printf '|'; cat "/proc/self/fd/$D"; printf '|'; cat"#;
+    let script =
+        r#"printf '%s|%s|' "$A" "$U"; cat "$F"; printf '|'; cat "/proc/self/fd/$D"; printf '|'; cat"#;
     let value = String::from_utf8(VALUE.to_vec()).unwrap();
     let ended = world().exec(&flags, script).must(0);
     assert_eq!(ended.text(), format!("{value}|app-user|{value}|{value}|{value}"));
@@ -141,7 +142,8 @@ fn what_cannot_be_verified_is_75_and_nothing_runs() {
     let complaint = world().exec_as("unknown", &[&a, "--output=json"], &script).must(75).complaint();
     assert_eq!(complaint["reason"], "VERIFICATION_NOT_POSSIBLE");
     let socket = world().path("no.sock");
-    let unattested = world().exec(&[&a, "--attester", &socket, "--output=json"], &script).must(75).complaint();
+    let unattested =
+        world().exec(&[&a, "--attester", &socket, "--output=json"], &script).must(75).complaint();
     assert_eq!(unattested["outcome"], "not_possible");
     assert!(!marker.exists());
 }

@@ -20,7 +20,8 @@ fn check_names_an_unknown_key_and_its_line() {
 
 #[test]
 fn check_names_each_file_that_is_missing() {
-    for name in ["etc/broker.pem", "etc/broker.key", "etc/admin-roots.pem", "etc/store.key", "etc/audit.key"] {
+    for name in ["etc/broker.pem", "etc/broker.key", "etc/admin-roots.pem", "etc/store.key", "etc/audit.key"]
+    {
         let place = Place::new();
         fs::remove_file(place.at(name)).unwrap();
         let ended = place.check().must(78);

@@ -393,7 +393,8 @@ impl World {
     }
 
     fn start_agent(&mut self) {
-        let made = run(portcullis().args(["agent", "--generate-key", "--key", &self.path("node.key")])).must(0);
+        let made =
+            run(portcullis().args(["agent", "--generate-key", "--key", &self.path("node.key")])).must(0);
         write(&self.at("node.pub"), made.stdout, 0o644);
         let mut command = portcullis();
         command.args(["agent", "--node", NODE, "--key", &self.path("node.key")]);
