@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// broker's answer; 77 denied;
 /// 78 configuration. `exec` gives its child's own code otherwise.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
