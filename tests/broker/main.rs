@@ -1,5 +1,6 @@
 //! All that a caller can observe, from outside: real gRPC over real mTLS, one module per stage.
 #![allow(
+    clippy::type_complexity,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -400,7 +400,8 @@ async fn a_request_costs_what_its_key_may_have_written() {
     for _ in 0..12 {
         outcomes.push(guest.ask(&[SECRET]).await);
     }
-    let shed = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).last().expect("some are shed");
+    let shed =
+        outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).next_back().expect("some are shed");
     assert_status(shed, Denial::LimitExceeded);
     assert!(Guest::new(&world).await.ask(&[SECRET]).await.is_ok(), "another key is not concerned");
     world.hands.pass(10_000);

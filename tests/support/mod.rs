@@ -1,6 +1,6 @@
 //! One world for each test: a real broker on loopback, its files, its clock under the test's hands, a CA built in code, and
 //! a software node attester. Tests earn their witnesses through the same pipeline as everyone; there is no back door.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use futures_util::future::BoxFuture;
