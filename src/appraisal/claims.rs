@@ -151,14 +151,14 @@ impl AttestedClaims {
     }
 
     /// The same, read back from a recorded decision, which holds more than policy reads. A decision that was not appraised
-    /// has no reference set; then its name is empty. Fails where a claim that policy reads is missing.
+    /// has no reference set; then its name is empty. Fails where a claim that policy reads is missing, or a format is unknown.
     pub fn from_json(claims: &BTreeMap<String, serde_json::Value>) -> Result<Self, serde_json::Error> {
-        let Some(mut process) = claims.get("process").cloned() else { return Ok(AttestedClaims::default()) };
-        if let Some(object) = process.as_object_mut() {
-            object.retain(|name, _| READ_BY_POLICY.contains(&name.as_str()));
-            object.entry("reference_set").or_insert_with(|| "".into());
+        let mut claims = claims.clone();
+        if let Some(process) = claims.get_mut("process").and_then(serde_json::Value::as_object_mut) {
+            process.retain(|name, _| READ_BY_POLICY.contains(&name.as_str()));
+            process.entry("reference_set").or_insert_with(|| "".into());
         }
-        Ok(AttestedClaims { process: Some(serde_json::from_value(process)?) })
+        serde_json::from_value(serde_json::to_value(claims)?)
     }
 }
 

@@ -203,8 +203,26 @@ fn open_engine(directory: &Path) -> Result<::sled::Db, StoreError> {
         .segment_size(limits::STORE_SEGMENT_BYTES)
         .cache_capacity(limits::STORE_CACHE_BYTES)
         .flush_every_ms(None);
-    guarded("it cannot be opened", || config.open().map_err(|error| chunks::from_sled(&error)))
+    // Our own lock is held, so if sled's is not free yet, a store of this very process is still closing: its threads let go
+    // of it a moment after it was dropped.
+    let mut looks = 0;
+    loop {
+        let opened = guarded("it cannot be opened", || Ok(config.open()))?;
+        match opened {
+            Err(::sled::Error::Io(error)) if looks < CLOSING_LOOKS && error.to_string().contains(LOCKED) => {
+                looks = looks.saturating_add(1);
+                std::thread::sleep(CLOSING_LOOK);
+            }
+            opened => return opened.map_err(|error| chunks::from_sled(&error)),
+        }
+    }
 }
+
+/// What sled says of a lock that is not free.
+const LOCKED: &str = "could not acquire lock";
+/// How often, and how far apart, a store that is still closing is looked at: two seconds in all.
+const CLOSING_LOOKS: u32 = 100;
+const CLOSING_LOOK: Duration = Duration::from_millis(20);
 
 /// sled panics on some damage instead of erring; a start that fails must still say what it is.
 fn guarded<T>(what: &str, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {

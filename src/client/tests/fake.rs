@@ -371,6 +371,8 @@ impl Desk {
         match end {
             End::Ok => {}
             End::Cut => {
+                // What was sent before is on its way out; the cut comes after it.
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 let _ = self.cutting.send(()).await;
                 std::future::pending::<()>().await;
             }
