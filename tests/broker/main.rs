@@ -16,4 +16,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod appraisal;
+mod latch;
+mod policy;
 mod release;

@@ -637,3 +637,71 @@ pub fn read_records(directory: &Path) -> Vec<Record> {
     }
     records
 }
+
+/// Permits the workload something else than its secret.
+pub const SILENT: &str = r#"
+@id("elsewhere")
+permit (
+    principal == Workload::"spiffe://example.org/ns/payments/api",
+    action == Action::"release",
+    resource in Folder::"kv/elsewhere"
+);
+"#;
+
+/// The same executable as another user: another subject, that the reference set allows as well.
+pub fn other_subject() -> ProcessClaims {
+    ProcessClaims { uid: 1001, ..process() }
+}
+
+impl World {
+    /// Flips the last byte of a record at rest, past the audited change.
+    pub async fn damage(&self, kind: Kind, name: &str) {
+        let vault = self.server().registry().vault().clone();
+        let key = vault.key_of(kind, name);
+        let mut value = vault.store().get(&key).await.unwrap().unwrap();
+        *value.last_mut().unwrap() ^= 1;
+        let mut transaction = Transaction::default();
+        transaction.puts.push(portcullis::store::Entry { key, value });
+        vault.commit(transaction).await.unwrap();
+    }
+
+    /// Puts a policy and keeps the holds that rest on the old one, as an administrator may.
+    pub async fn put_policy_and_keep_latches(&self, text: &str) {
+        let changed = self.put(Kind::Policy, "policy", text.as_bytes(), &[]).await;
+        assert!(changed.latches_ended.is_empty());
+    }
+
+    /// Every release that was taken back: the decision, the lease, and why.
+    pub fn undelivered(&self) -> Vec<(String, String, String)> {
+        use portcullis::audit::record::Event;
+        let taken_back = |record: Record| match record.event {
+            Event::Undelivered { decision_id, lease_id, detail } => Some((decision_id, lease_id, detail)),
+            _ => None,
+        };
+        self.records().into_iter().filter_map(taken_back).collect()
+    }
+
+    /// Every release on the log.
+    pub fn releases(&self) -> Vec<Record> {
+        use portcullis::audit::record::Event;
+        let released = |record: &Record| matches!(record.event, Event::Released { .. });
+        self.records().into_iter().filter(released).collect()
+    }
+}
+
+/// The holds that a denial set, and the record that it repeats.
+pub fn latches_of(record: &Record) -> (Vec<portcullis::audit::record::LatchSet>, Option<String>) {
+    match &record.event {
+        portcullis::audit::record::Event::Denied { latches, repeats, .. } => {
+            (latches.clone(), repeats.clone())
+        }
+        other => panic!("no denial: {other:?}"),
+    }
+}
+
+impl World {
+    /// One whole release of another secret.
+    pub async fn release_with_path(&self, path: &str) -> Result<Lease, ReleaseError> {
+        self.release_with(&self.attester(), Request::of([path])).await
+    }
+}
