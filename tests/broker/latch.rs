@@ -32,12 +32,12 @@ async fn a_repeat_within_sixty_seconds_is_denied_and_its_record_names_the_refusa
 #[tokio::test]
 async fn attempts_while_held_lengthen_nothing() {
     let (world, refusal) = held().await;
-    for _ in 0..3 {
+    for _ in 0..2 {
         world.hands.pass(15_000);
         let again = world.assert_denied(world.release().await, Denial::LatchHolds);
         assert_eq!(latches_of(&again), (vec![], Some(refusal.clone())));
     }
-    world.hands.pass(15_000);
+    world.hands.pass(30_000);
     world.released().await;
 }
 
