@@ -116,6 +116,7 @@ impl Broker {
     /// A grant that cannot be redeemed was recorded as a release, so a second record takes it back.
     async fn redeem(&self, grant: crate::audit::Grant) -> Result<Released, Denied> {
         let (decision_id, lease_id) = (grant.decision_id().to_owned(), grant.lease_id().to_owned());
+        let leave = self.engines.barrier.redeem().await;
         let now = match self.now() {
             Ok(now) => now,
             Err(denial) => {
@@ -123,7 +124,7 @@ impl Broker {
                 return Err(grant.into_case().deny(denial));
             }
         };
-        let released = self.engines.release(grant, now).await;
+        let released = self.engines.release(grant, &leave, now).await;
         if let Err(denied) = &released {
             self.undelivered(&decision_id, &lease_id, denied.denial.name()).await;
         }

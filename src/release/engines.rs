@@ -15,7 +15,7 @@ use crate::time::{Now, WallTime};
 use crate::transport::trust::Trust;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::{RwLock, RwLockWriteGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use zeroize::Zeroizing;
 
 /// A kind of secret, under the first segment of its paths.
@@ -36,7 +36,16 @@ impl Barrier {
     pub async fn narrow(&self) -> RwLockWriteGuard<'_, ()> {
         self.0.write().await
     }
+
+    /// Waits for acts that narrow. The time to redeem at is read after this: the wait counts against the grant.
+    pub async fn redeem(&self) -> Redeeming<'_> {
+        Redeeming(self.0.read().await)
+    }
 }
+
+/// Leave to redeem: while it lives, no act that narrows returns.
+#[must_use]
+pub struct Redeeming<'a>(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>);
 
 /// All engines, and what a grant is held against when it is redeemed.
 pub struct Engines {
@@ -81,10 +90,14 @@ pub struct Released {
 }
 
 impl Engines {
-    /// Redeems a grant. **Denies** as the module says; nothing partial leaves.
-    pub async fn release(&self, mut grant: Grant, now: Now) -> Result<Released, Denied> {
+    /// Redeems a grant, at a time read since leave was had. **Denies** as the module says; nothing partial leaves.
+    pub async fn release(
+        &self,
+        mut grant: Grant,
+        _leave: &Redeeming<'_>,
+        now: Now,
+    ) -> Result<Released, Denied> {
         grant.evidence_mut().case_mut().stage = Stage::Release;
-        let _redeeming = self.barrier.0.read().await;
         if now.boot >= grant.expires() {
             return Err(grant.into_case().deny(Denial::GrantExpired));
         }

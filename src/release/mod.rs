@@ -12,4 +12,4 @@ pub mod lease;
 pub mod sealing;
 
 #[cfg(feature = "server")]
-pub use engines::{Barrier, Engine, Engines, Released, SealedSecret};
+pub use engines::{Barrier, Engine, Engines, Redeeming, Released, SealedSecret};
