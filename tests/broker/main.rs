@@ -17,6 +17,8 @@
 mod support;
 
 mod appraisal;
+mod audit;
+mod clock;
 mod latch;
 mod policy;
 mod release;
