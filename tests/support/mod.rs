@@ -638,6 +638,27 @@ pub fn read_records(directory: &Path) -> Vec<Record> {
     records
 }
 
+/// A file up to its first chunk of zeros: the log's segments are preallocated, and searching 64 MiB takes a test seconds.
+fn read_written(path: &Path) -> Vec<u8> {
+    use std::io::Read;
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        // A checkpoint's draft, renamed meanwhile.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => panic!("{error}"),
+    };
+    let zeros = vec![0; 64 * 1024];
+    let mut written = Vec::new();
+    loop {
+        let mut chunk = Vec::new();
+        file.by_ref().take(zeros.len() as u64).read_to_end(&mut chunk).unwrap();
+        if chunk.is_empty() || chunk == zeros[..chunk.len()] {
+            return written;
+        }
+        written.extend_from_slice(&chunk);
+    }
+}
+
 /// Permits the workload something else than its secret.
 pub const SILENT: &str = r#"
 @id("elsewhere")
@@ -703,22 +724,6 @@ impl World {
     /// One whole release of another secret.
     pub async fn release_with_path(&self, path: &str) -> Result<Lease, ReleaseError> {
         self.release_with(&self.attester(), Request::of([path])).await
-    }
-}
-
-/// A file up to the first 64 KiB of zeros: segments are allocated whole, and reading all of it takes time.
-fn read_written(path: &Path) -> Vec<u8> {
-    use std::io::Read;
-    const STEP: u64 = 64 * 1024;
-    let mut file = std::fs::File::open(path).unwrap();
-    let mut bytes = Vec::new();
-    loop {
-        let start = bytes.len();
-        file.by_ref().take(STEP).read_to_end(&mut bytes).unwrap();
-        if bytes[start..].iter().all(|byte| *byte == 0) {
-            bytes.truncate(start);
-            return bytes;
-        }
     }
 }
 
