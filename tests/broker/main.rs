@@ -18,6 +18,7 @@ mod support;
 
 mod appraisal;
 mod audit;
+mod catalogue;
 mod clock;
 mod latch;
 mod policy;

@@ -30,6 +30,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+pub mod raw;
+
 /// The broker of every world.
 pub const BROKER: &str = "spiffe://example.org/portcullis";
 /// The workload of every world.
@@ -739,4 +741,79 @@ async fn start_server(config: &Config, hands: Arc<Hands>) -> Server {
         }
     }
     panic!("the store stays open after its server was stopped")
+}
+
+/// Hears nothing of handshakes.
+struct Deaf;
+
+impl portcullis::transport::HandshakeObserver for Deaf {
+    fn refused(&self, _denial: Denial, _case: Box<portcullis::case::Case>) {}
+
+    fn counted(&self, _cause: portcullis::transport::Cause) {}
+}
+
+impl World {
+    /// A second listener of the same broker in everything but the catalog that its policy stage asks. Gives its address;
+    /// it serves as long as what else is given lives.
+    pub async fn serve_with_catalog(
+        &self,
+        catalog: Arc<dyn portcullis::policy::Catalog>,
+    ) -> (String, tokio::sync::watch::Sender<bool>) {
+        use portcullis::policy::{Pdp, cedar::PolicySet};
+        let one = self.server().broker();
+        let pdp = Pdp::new(catalog);
+        pdp.set(Some(PolicySet::compile(POLICY).unwrap()), one.pdp.epoch().unwrap());
+        let broker = Arc::new(portcullis::broker::Broker {
+            offer: one.offer.clone(),
+            clock: one.clock.clone(),
+            trust: one.trust.clone(),
+            revocations_known: AtomicBool::new(true),
+            admission: portcullis::challenge::admission::Admission::new(self.config.rates()),
+            verifiers: one.verifiers.clone(),
+            freshness: portcullis::freshness::Freshness::new(one.trust.clone()),
+            latches: one.latches.clone(),
+            appraiser: one.appraiser.clone(),
+            pdp: Arc::new(pdp),
+            recorder: one.recorder.clone(),
+            engines: one.engines.clone(),
+        });
+        self.serve(broker).await
+    }
+
+    /// Another listener with another broker behind it.
+    pub async fn serve(
+        &self,
+        broker: Arc<portcullis::broker::Broker>,
+    ) -> (String, tokio::sync::watch::Sender<bool>) {
+        use portcullis::transport::{Acceptor, ConnectionLimits, PeerKind, ServerIdentity, WorkloadVerifier};
+        let provider = Arc::new(portcullis::transport::tls::crypto_provider());
+        let section = &self.config.broker;
+        let (certificate, key) = (section.certificate.clone(), section.key.clone());
+        let identity =
+            ServerIdentity::new(certificate, key, Some(section.spiffe_id.clone()), provider.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let observer = Arc::new(Deaf);
+        let verifier = WorkloadVerifier::new(broker.trust.clone(), broker.clock.clone(), observer.clone());
+        let acceptor = Acceptor {
+            listener,
+            identity: Arc::new(identity),
+            verifier: Arc::new(verifier),
+            kind: PeerKind::Workload,
+            provider,
+            clock: broker.clock.clone(),
+            observer,
+            limits: ConnectionLimits::default(),
+        };
+        let service = portcullis::api::release::ReleaseService::server(broker);
+        let front = portcullis::api::front::Front::new(tonic::service::Routes::new(service).prepare());
+        let (shutdown, stopped) = tokio::sync::watch::channel(false);
+        tokio::spawn(acceptor.serve(front, stopped));
+        (address, shutdown)
+    }
+
+    /// A connection to where the configuration says, by the test's clock.
+    pub async fn connect_exactly(&self, config: &client::Config) -> Result<Connection, ReleaseError> {
+        Connection::open_by(config, Arc::new(Clock::new(self.hands.clone(), WallTime(0)))).await
+    }
 }
