@@ -25,6 +25,8 @@ mod evidence;
 mod freshness;
 mod latch;
 mod policy;
+mod clock;
+mod grants;
 mod release;
 mod transport;
 mod wire;
