@@ -20,6 +20,8 @@ use crate::request::{Document, ReleaseRequest};
 use crate::time::{Clock, Now};
 use crate::transport::peer::Connection;
 use crate::transport::trust::Trust;
+use futures_util::FutureExt;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -124,7 +126,14 @@ impl Broker {
                 return Err(grant.into_case().deny(denial));
             }
         };
-        let released = self.engines.release(grant, &leave, now).await;
+        // A bug in an engine is still a release that did not reach its workload; the stream denies it as a defect.
+        let released = match AssertUnwindSafe(self.engines.release(grant, &leave, now)).catch_unwind().await {
+            Ok(released) => released,
+            Err(panic) => {
+                self.undelivered(&decision_id, &lease_id, Denial::Defect.name()).await;
+                resume_unwind(panic);
+            }
+        };
         if let Err(denied) = &released {
             self.undelivered(&decision_id, &lease_id, denied.denial.name()).await;
         }

@@ -79,6 +79,8 @@ enum Read {
     Step(Step),
     Ended,
     Malformed,
+    /// The stream was reset or its connection lost: it was no message at all.
+    Lost,
     /// The limit named by the caller of `read` passed.
     TooLate,
     /// The caller's own deadline passed.
@@ -111,7 +113,7 @@ impl Exchange {
             Read::Step(Step::Evidence(_) | Step::Finish(_)) | Read::Ended => {
                 return Err(self.deny(Denial::RequestOutOfOrder).await);
             }
-            Read::Malformed => return Err(self.deny(Denial::RequestMalformed).await),
+            Read::Malformed | Read::Lost => return Err(self.deny(Denial::RequestMalformed).await),
             Read::TooLate => return Err(self.deny(Denial::RequestOpenTooLate).await),
             Read::DeadlinePassed => return Err(self.deny(Denial::DeadlinePassed).await),
         };
@@ -155,7 +157,12 @@ impl Exchange {
     ) -> Last {
         let documents = match self.evidence(&mut steps, &challenge).await {
             Ok(documents) => documents,
-            Err(denial) => {
+            // The caller left before its evidence: it hears nothing, and nothing is held against it.
+            Err(None) => {
+                let unheard = Answered { denial: Denial::RequestMalformed, decision_id: None };
+                return Last::status(status(&unheard));
+            }
+            Err(Some(denial)) => {
                 let answered = self.broker.deny(challenge.spoiled(denial)).await;
                 return Last::status(self.refuse(&answered));
             }
@@ -167,19 +174,23 @@ impl Exchange {
         }
     }
 
-    /// Reads `Evidence`: the whole of it within the challenge's time.
+    /// Reads `Evidence`: the whole of it within the challenge's time. No denial where the caller left instead.
     async fn evidence(
         &self,
         steps: &mut Streaming<v1::ReleaseRequest>,
         challenge: &Challenge,
-    ) -> Result<Vec<Document>, Denial> {
-        match self.read(steps, challenge.deadline()).await {
-            Read::Step(Step::Evidence(evidence)) => parse_evidence(evidence, &challenge.offer().formats),
-            Read::Step(Step::Open(_) | Step::Finish(_)) | Read::Ended => Err(Denial::RequestOutOfOrder),
-            Read::Malformed => Err(Denial::RequestMalformed),
-            Read::TooLate => Err(Denial::ChallengeExpired),
-            Read::DeadlinePassed => Err(Denial::DeadlinePassed),
-        }
+    ) -> Result<Vec<Document>, Option<Denial>> {
+        let denial = match self.read(steps, challenge.deadline()).await {
+            Read::Step(Step::Evidence(evidence)) => {
+                return parse_evidence(evidence, &challenge.offer().formats).map_err(Some);
+            }
+            Read::Lost => return Err(None),
+            Read::Step(Step::Open(_) | Step::Finish(_)) | Read::Ended => Denial::RequestOutOfOrder,
+            Read::Malformed => Denial::RequestMalformed,
+            Read::TooLate => Denial::ChallengeExpired,
+            Read::DeadlinePassed => Denial::DeadlinePassed,
+        };
+        Err(Some(denial))
     }
 
     /// Hands the release over, with what takes it back where it does not go out.
@@ -202,6 +213,8 @@ impl Exchange {
         let wait = Duration::from_millis(limit.min(self.until).since(now));
         match tokio::time::timeout(wait, steps.message()).await {
             Ok(Ok(Some(v1::ReleaseRequest { step: Some(step) }))) => Read::Step(step),
+            // What tonic finds in a message has no cause below it; a broken stream has.
+            Ok(Err(status)) if std::error::Error::source(&status).is_some() => Read::Lost,
             Ok(Ok(Some(v1::ReleaseRequest { step: None })) | Err(_)) => Read::Malformed,
             Ok(Ok(None)) => Read::Ended,
             Err(_) if self.until <= limit => Read::DeadlinePassed,
