@@ -20,6 +20,7 @@ mod appraisal;
 mod audit;
 mod catalogue;
 mod challenge;
+mod delivery;
 mod evidence;
 mod freshness;
 mod latch;

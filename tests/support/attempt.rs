@@ -22,7 +22,7 @@ pub struct Asked {
 
 /// Sends `Open`; the challenge, or the status in its place.
 pub async fn ask(connection: &Connection, open: v1::Open) -> Result<Asked, Status> {
-    let mut stream = connection.stream(None).await.expect("the connection is open");
+    let mut stream = connection.stream(None).await.map_err(|error| Status::unknown(error.to_string()))?;
     let _ = stream.send(Ask::Open(open.clone())).await;
     match stream.message().await?.and_then(|message| message.step) {
         Some(Answer::Challenge(challenge)) => {
