@@ -5,7 +5,6 @@ use crate::support::*;
 use portcullis::audit::record::Record;
 use portcullis::case::Stage;
 use portcullis::denial::Denial;
-use portcullis::evidence::process::Program;
 use portcullis::proto::v1;
 use std::sync::Arc;
 
@@ -297,37 +296,28 @@ fn second_evidence_on_a_stream_that_was_denied_is_not_read() {
         let bad = spoiled(&guest, |body| body[1..].to_vec()).evidence(&asked.binding());
         let outcome = asked.answer(bad).await;
         guest.refused(outcome, Denial::EvidenceMalformed);
-        let before = world.server().broker().leases().count();
-        let sent = asked.stream.send(portcullis::proto::v1::release_request::Step::Evidence(good)).await;
-        let _ = sent;
+        // Whether it can still be queued does not matter.
+        let _ = asked.stream.send(portcullis::proto::v1::release_request::Step::Evidence(good)).await;
         assert_eq!(asked.stream.message().await.unwrap(), None, "nothing follows a status");
-        let _ = before;
     });
 }
 
 #[test]
 fn a_verified_statement_is_recorded_by_its_claims_and_never_by_its_bytes() {
     common(|world| async move {
-        let mut guest = Guest::new(world).await;
-        guest.attester.process.program = vec![Program { path: "/opt/run".into(), sha256: [7; 32] }];
+        let guest = Guest::new(world).await;
         let mut asked = guest.asked(&[SECRET]).await;
         let evidence = guest.attester.evidence(&asked.binding());
         let body = evidence.documents[0].body.clone();
-        let released = asked.answer(evidence).await;
-        // This world's reference set allows the executable and says nothing of programs it may run.
-        let lease_id = match released {
-            Ok(released) => released.lease_id,
-            Err(status) => {
-                guest.refused(Err(status), Denial::MeasurementMismatch);
-                return;
-            }
-        };
+        let lease_id = asked.answer(evidence).await.unwrap().lease_id;
         let all = world.records();
         let record = all.iter().find(|record| serde_json::to_string(record).unwrap().contains(&lease_id));
         let case = record.unwrap().case().unwrap();
         assert_eq!(case.node.as_deref(), Some(NODE));
         assert_eq!((case.claims_sha256.len(), case.subject.len()), (64, 64));
         let text = serde_json::to_string(record.unwrap()).unwrap();
-        assert!(!text.contains(&hex::encode(&body)));
+        use base64::Engine;
+        assert!(!text.contains(&hex::encode(&body[body.len() - 64..])));
+        assert!(!text.contains(&base64::engine::general_purpose::STANDARD_NO_PAD.encode(&body)));
     });
 }

@@ -21,6 +21,7 @@ mod appraisal;
 mod audit;
 mod catalogue;
 mod challenge;
+mod delivery;
 mod evidence;
 mod freshness;
 mod latch;

@@ -68,7 +68,9 @@ pub fn common<F: Future<Output = ()>>(test: impl FnOnce(&'static Common) -> F) {
 impl Common {
     async fn new() -> Common {
         let build = Build { broker_extra: "allow_channel_binding_none = true", ..Build::default() };
+        sweep();
         let world = World::build(build).await;
+        std::fs::write(world.directory.path().join(MARK), std::process::id().to_string()).unwrap();
         let (expired, elsewhere) = (Arc::new(NodeKeyPair::generate()), Arc::new(NodeKeyPair::generate()));
         world.put_node("node-expired.example", &expired, -1, "spiffe://example.org/ns/*").await;
         world
@@ -93,6 +95,20 @@ impl Common {
         world.put(Kind::SecretMetadata, DAMAGED, b"not metadata", &[]).await;
         world.put(Kind::SecretValue, &format!("{SWAPPED}@1"), b"another value", &[]).await;
         Common { world, expired, elsewhere }
+    }
+}
+
+/// In a common world's directory: the process that it is of.
+const MARK: &str = "common-world-of-process";
+
+/// Nothing drops a static, so a run leaves its common world behind; the next one clears those of processes that are gone.
+fn sweep() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let Ok(process) = std::fs::read_to_string(entry.path().join(MARK)) else { continue };
+        if !std::path::Path::new("/proc").join(process).exists() {
+            // Another run may be at it already.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
