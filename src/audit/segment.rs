@@ -12,7 +12,7 @@ use super::merkle::Hash;
 use crate::limits;
 use crate::time::WallTime;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -153,7 +153,7 @@ impl Reader {
         self.offset
     }
 
-    /// Reads on. After `End` or `Broken`, only [`Reader::tail`] is of use.
+    /// Reads on. After `End` or `Broken`, only [`Reader::tail`] and [`Reader::look_again`] are of use.
     pub fn read_frame(&mut self) -> io::Result<Next> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         self.read(HEADER_BYTES, &mut bytes)?;
@@ -179,6 +179,12 @@ impl Reader {
     fn read(&mut self, count: usize, into: &mut Vec<u8>) -> io::Result<()> {
         let count = u64::try_from(count).map_err(io::Error::other)?;
         self.file.by_ref().take(count).read_to_end(into).map(|_| ())
+    }
+
+    /// Forgets what was read ahead, so that the next frame is read as it stands now: a log that is being written has more to
+    /// show, or the rest of what was read in half.
+    pub fn look_again(&mut self) -> io::Result<()> {
+        self.file.seek(io::SeekFrom::Start(self.offset)).map(drop)
     }
 
     /// Judges what lies from here to the end of the file, where record `sequence` would stand.
