@@ -59,6 +59,20 @@ impl Reason {
         }
     }
 
+    /// The gRPC status code that goes with it (`grpc/status.proto` numbers), for whoever answers and whoever reads. Never
+    /// UNAVAILABLE, CANCELLED, UNKNOWN or ABORTED: meshes and client libraries retry those by default.
+    pub fn grpc_code(self) -> i32 {
+        match self {
+            Reason::RequestInvalid => 3,
+            Reason::DeadlineExceeded => 4,
+            Reason::NotReleased => 7,
+            Reason::Overloaded => 8,
+            Reason::ChallengeNotCurrent | Reason::VerificationNotPossible => 9,
+            Reason::Internal => 13,
+            Reason::IdentityNotCurrent => 16,
+        }
+    }
+
     /// The reason of that name, as a client reads it; unknown names are none.
     pub fn parse(name: &str) -> Option<Reason> {
         [

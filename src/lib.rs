@@ -27,6 +27,7 @@ pub mod spiffe;
 pub mod store;
 mod sys;
 pub mod time;
+pub mod tls;
 
 // The stages, in the order of the flow.
 #[cfg(feature = "server")]

@@ -36,8 +36,6 @@ pub const DOCUMENTS: usize = 8;
 pub const DOCUMENT_BYTES: usize = 128 * 1024;
 /// Endorsements of one document (`protocol.md`).
 pub const ENDORSEMENTS: usize = 16;
-/// A document's format name, bytes: the longest registered is 9; as long as a channel binding's name may be.
-pub const FORMAT_NAME_BYTES: usize = 32;
 /// A lease's id, bytes (`protocol.md` "`[A-Za-z0-9_-]{16,64}`").
 pub const LEASE_ID_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
 /// A SPIFFE ID, bytes (SPIFFE-ID §2.3).

@@ -18,7 +18,7 @@ pub fn status(answered: &Answered) -> Status {
     let reason = answered.denial.reason();
     let metadata: HashMap<String, String> =
         answered.decision_id.iter().map(|id| ("decision_id".to_owned(), id.clone())).collect();
-    error(code(reason), message(reason), reason.name(), metadata)
+    error(Code::from_i32(reason.grpc_code()), message(reason), reason.name(), metadata)
 }
 
 /// A status with one `ErrorInfo` of ours and the trailer that forbids retries; the attester's errors have this shape too.
@@ -27,19 +27,6 @@ pub fn error(code: Code, message: &str, reason: &str, metadata: HashMap<String, 
     let mut trailers = MetadataMap::new();
     trailers.insert("grpc-retry-pushback-ms", MetadataValue::from_static("-1"));
     Status::with_error_details_and_metadata(code, message, details, trailers)
-}
-
-/// Never UNAVAILABLE, CANCELLED, UNKNOWN or ABORTED: meshes and client libraries retry those by default.
-fn code(reason: Reason) -> Code {
-    match reason {
-        Reason::Internal => Code::Internal,
-        Reason::RequestInvalid => Code::InvalidArgument,
-        Reason::IdentityNotCurrent => Code::Unauthenticated,
-        Reason::ChallengeNotCurrent | Reason::VerificationNotPossible => Code::FailedPrecondition,
-        Reason::NotReleased => Code::PermissionDenied,
-        Reason::Overloaded => Code::ResourceExhausted,
-        Reason::DeadlineExceeded => Code::DeadlineExceeded,
-    }
 }
 
 fn message(reason: Reason) -> &'static str {

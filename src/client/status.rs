@@ -43,7 +43,7 @@ fn foreign(status: &tonic::Status) -> ReleaseError {
 }
 
 fn denial(code: Code, info: &ErrorInfo) -> Option<ReleaseError> {
-    let reason = Reason::parse(&info.reason).filter(|reason| code_of(*reason) == code)?;
+    let reason = Reason::parse(&info.reason).filter(|reason| Code::from_i32(reason.grpc_code()) == code)?;
     let decision_id = info.metadata.get("decision_id").filter(|id| is_decision_id(id)).cloned();
     Some(match reason {
         Reason::NotReleased
@@ -70,19 +70,6 @@ fn error_info(status: &tonic::Status) -> Option<ErrorInfo> {
     let mut infos = infos.collect::<Vec<_>>();
     let info = infos.pop().filter(|info| info.domain == DOMAIN)?;
     infos.is_empty().then_some(info)
-}
-
-/// The status code that goes with each reason (`protocol.md`, the table of situations).
-fn code_of(reason: Reason) -> Code {
-    match reason {
-        Reason::RequestInvalid => Code::InvalidArgument,
-        Reason::IdentityNotCurrent => Code::Unauthenticated,
-        Reason::ChallengeNotCurrent | Reason::VerificationNotPossible => Code::FailedPrecondition,
-        Reason::NotReleased => Code::PermissionDenied,
-        Reason::Overloaded => Code::ResourceExhausted,
-        Reason::DeadlineExceeded => Code::DeadlineExceeded,
-        Reason::Internal => Code::Internal,
-    }
 }
 
 /// An id is shown to people and pasted into commands: nothing else than such characters may be in it.
@@ -135,7 +122,7 @@ mod tests {
             for code in (1..=16).map(Code::from_i32) {
                 let details = info(DOMAIN, name, "d");
                 let error = read(&tonic::Status::with_error_details(code, "text", details));
-                let own = code == code_of(reason);
+                let own = code == Code::from_i32(reason.grpc_code());
                 assert_eq!(error.reason(), own.then_some(reason), "{name} {code:?}");
                 let foreign = ReleaseError::NotTheBroker(Imposture::Status(code.into()));
                 assert_eq!(error == foreign, !own, "{name} {code:?}");

@@ -10,22 +10,17 @@ use super::svid;
 use crate::limits;
 use crate::spiffe::SpiffeId;
 use crate::time::Clock;
+use crate::tls::{ALL, SIGNATURES, TrustedTime};
+pub(super) use crate::tls::{ALPN_H2, crypto_provider};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs as provider, verify_tls13_signature,
-};
-use rustls::pki_types::{CertificateDer, ServerName, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, PeerIncompatible, SignatureScheme};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use webpki::aws_lc_rs as algorithms;
 use webpki::{EndEntityCert, KeyUsage};
-
-/// ALPN of HTTP/2 (RFC 9113 §3.2).
-pub(super) const ALPN_H2: &[u8] = b"h2";
 
 /// A client that resumes nothing and shows its certificate whenever it is asked.
 pub(super) fn client_config(
@@ -35,7 +30,7 @@ pub(super) fn client_config(
     clock: Arc<Clock>,
 ) -> Result<rustls::ClientConfig, rustls::Error> {
     let verifier = BrokerVerifier { roots: credentials.roots.clone(), broker_id: broker_id.clone() };
-    let mut config = rustls::ClientConfig::builder_with_details(provider, Arc::new(ClockTime(clock)))
+    let mut config = rustls::ClientConfig::builder_with_details(provider, Arc::new(TrustedTime(clock)))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
@@ -45,19 +40,6 @@ pub(super) fn client_config(
     config.enable_early_data = false;
     config.key_log = Arc::new(rustls::NoKeyLog);
     Ok(config)
-}
-
-/// The groups X25519MLKEM768, X25519 and P-256, and [`SIGNATURES`] (`protocol.md` "Connection").
-pub(super) fn crypto_provider() -> CryptoProvider {
-    CryptoProvider {
-        kx_groups: vec![
-            provider::kx_group::X25519MLKEM768,
-            provider::kx_group::X25519,
-            provider::kx_group::SECP256R1,
-        ],
-        signature_verification_algorithms: SIGNATURES,
-        ..provider::default_provider()
-    }
 }
 
 /// Accepts the leaf whose SPIFFE ID is the broker's, byte for byte, on a path to the bundle, now. Names mean nothing.
@@ -153,44 +135,3 @@ fn allowed_until(now: UnixTime) -> UnixTime {
     let seconds = now.as_secs().saturating_add(limits::NOT_YET_ALLOWANCE_SECONDS);
     UnixTime::since_unix_epoch(Duration::from_secs(seconds))
 }
-
-/// Our clock for rustls, which would else ask the system; a suspect clock is no time, and no handshake.
-struct ClockTime(Arc<Clock>);
-
-impl fmt::Debug for ClockTime {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("ClockTime")
-    }
-}
-
-impl rustls::time_provider::TimeProvider for ClockTime {
-    fn current_time(&self) -> Option<UnixTime> {
-        let now = self.0.now().ok()?;
-        Some(UnixTime::since_unix_epoch(Duration::from_millis(now.wall.0)))
-    }
-}
-
-/// The signatures accepted in handshakes: ECDSA P-256 and P-384, Ed25519, RSA-PSS from 2048 bits.
-static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
-    all: ALL,
-    mapping: &[
-        (SignatureScheme::ECDSA_NISTP256_SHA256, &[algorithms::ECDSA_P256_SHA256]),
-        (SignatureScheme::ECDSA_NISTP384_SHA384, &[algorithms::ECDSA_P384_SHA384]),
-        (SignatureScheme::ED25519, &[algorithms::ED25519]),
-        (SignatureScheme::RSA_PSS_SHA256, &[algorithms::RSA_PSS_2048_8192_SHA256_LEGACY_KEY]),
-        (SignatureScheme::RSA_PSS_SHA384, &[algorithms::RSA_PSS_2048_8192_SHA384_LEGACY_KEY]),
-        (SignatureScheme::RSA_PSS_SHA512, &[algorithms::RSA_PSS_2048_8192_SHA512_LEGACY_KEY]),
-    ],
-};
-
-/// The same, for paths; an ECDSA key may sign a certificate with either digest.
-static ALL: &[&dyn SignatureVerificationAlgorithm] = &[
-    algorithms::ECDSA_P256_SHA256,
-    algorithms::ECDSA_P256_SHA384,
-    algorithms::ECDSA_P384_SHA256,
-    algorithms::ECDSA_P384_SHA384,
-    algorithms::ED25519,
-    algorithms::RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
-    algorithms::RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
-    algorithms::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
-];

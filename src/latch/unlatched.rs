@@ -68,7 +68,7 @@ impl Latches {
         self.book().resting_on(what)
     }
 
-    /// Holds `identity` as a whole until cleared, for `admin revoke --identity`.
+    /// Every hold that is still remembered, ended or not.
     pub fn all(&self) -> Vec<Hold> {
         self.book().all().collect()
     }

@@ -43,14 +43,6 @@ impl Leases {
         self.book().remove(id)
     }
 
-    /// Ends all of one identity, or of what `matches` says.
-    pub fn end_matching(&self, matches: impl Fn(&Lease) -> bool) -> Vec<Lease> {
-        let mut book = self.book();
-        let ids: Vec<String> =
-            book.values().filter(|lease| matches(lease)).map(|lease| lease.id.clone()).collect();
-        ids.iter().filter_map(|id| book.remove(id)).collect()
-    }
-
     /// Those that stand now, by id.
     pub fn standing(&self, now: Now) -> Vec<Lease> {
         self.book().values().filter(|lease| lease.stands(now)).cloned().collect()

@@ -125,7 +125,7 @@ async fn shake_hands(
     provider: Arc<CryptoProvider>,
     origin: &http::Uri,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
-    let time = Arc::new(ClockTime(verifier.clock.clone()));
+    let time = Arc::new(crate::tls::TrustedTime(verifier.clock.clone()));
     let failed = |error: rustls::Error| Failure::connect(format!("the handshake failed: {error}"));
     let mut config = rustls::ClientConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -293,22 +293,6 @@ impl ServerCertVerifier for BrokerVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         tls::SIGNATURES.supported_schemes()
-    }
-}
-
-/// Our clock for rustls, which would else ask the system.
-struct ClockTime(Arc<Clock>);
-
-impl std::fmt::Debug for ClockTime {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("ClockTime")
-    }
-}
-
-impl rustls::time_provider::TimeProvider for ClockTime {
-    fn current_time(&self) -> Option<UnixTime> {
-        let now = self.0.now().ok()?;
-        Some(UnixTime::since_unix_epoch(Duration::from_millis(now.wall.0)))
     }
 }
 
