@@ -4,6 +4,7 @@
 //! [`Fault`] says what is wrong. *Source*: `durability.md` "Audit" ("the path still names the open file").
 
 use super::segment::{self, Header, SEGMENT_HEADER_BYTES};
+use crate::limits;
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Write};
@@ -47,6 +48,15 @@ pub(super) struct Segment {
     path: PathBuf,
     /// The file's size, preallocation included, bytes.
     size: u64,
+    /// Up to here zeros were written, bytes. A sync of records written over them has the records alone to write; into
+    /// space that is merely preallocated, the file's map too.
+    zeroed: u64,
+}
+
+/// The next segment, made ready.
+struct Prepared {
+    file: File,
+    zeroed: u64,
 }
 
 /// The directory, locked.
@@ -54,7 +64,7 @@ pub(super) struct Disk {
     path: PathBuf,
     directory: File,
     segment_bytes: u64,
-    next: Option<File>,
+    next: Option<Prepared>,
     #[cfg(test)]
     pub(super) trouble: std::sync::Arc<super::log::tests::Trouble>,
 }
@@ -106,12 +116,13 @@ impl Disk {
         let file = self.open_to_write(&path, OFlags::empty())?;
         file.set_len(end).map_err(Fault::io("cut the log"))?;
         self.preallocate(&file)?;
+        let zeroed = self.write_zeros(&file, end)?;
         let mut last = vec![0; usize::try_from(end.saturating_sub(group)).unwrap_or(0)];
         file.read_exact_at(&mut last, group).map_err(Fault::io("read the log"))?;
         file.write_all_at(&last, group).map_err(Fault::io("write to the log"))?;
         self.sync(&file)?;
         let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
-        Ok(Segment { header, end, file, path, size })
+        Ok(Segment { header, end, file, path, size, zeroed })
     }
 
     /// Makes the next segment ready, so that going over to it needs no space.
@@ -120,7 +131,8 @@ impl Disk {
             let flags = OFlags::CREATE | OFlags::TRUNC;
             let file = self.open_to_write(&self.path.join(NEXT), flags)?;
             self.preallocate(&file)?;
-            self.next = Some(file);
+            let zeroed = self.write_zeros(&file, 0)?;
+            self.next = Some(Prepared { file, zeroed });
         }
         Ok(())
     }
@@ -130,7 +142,7 @@ impl Disk {
         self.prepare()?;
         let path = self.path.join(segment::name(header.number));
         let gone = || Fault::Io { act: "begin a segment", error: "it was not prepared".to_owned() };
-        let file = self.next.take().ok_or_else(gone)?;
+        let Prepared { file, zeroed } = self.next.take().ok_or_else(gone)?;
         let encoded =
             header.encode().ok_or(Fault::Io { act: "begin a segment", error: "origin".to_owned() })?;
         file.write_all_at(&encoded, 0).map_err(Fault::io("write a segment's header"))?;
@@ -138,7 +150,28 @@ impl Disk {
         std::fs::rename(self.path.join(NEXT), &path).map_err(Fault::io("name a segment"))?;
         self.sync_directory()?;
         let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
-        Ok(Segment { header, end: SEGMENT_HEADER_BYTES, file, path, size })
+        Ok(Segment { header, end: SEGMENT_HEADER_BYTES, file, path, size, zeroed })
+    }
+
+    /// Writes zeros ahead of the records where few are left, so that records seldom pay for it. After a failure the
+    /// segment is dirty, as after any other.
+    pub(super) fn zero_ahead(&self, segment: &mut Segment) -> Result<(), Fault> {
+        let ahead = segment.zeroed.saturating_sub(segment.end);
+        if ahead >= limits::AUDIT_ZEROS_BYTES / 2 || segment.zeroed >= self.segment_bytes {
+            return Ok(());
+        }
+        let from = segment.zeroed.max(segment.end);
+        segment.zeroed = self.write_zeros(&segment.file, from)?;
+        segment.size = segment.size.max(segment.zeroed);
+        self.sync(&segment.file)
+    }
+
+    /// Gives where they end.
+    fn write_zeros(&self, file: &File, from: u64) -> Result<u64, Fault> {
+        let to = from.saturating_add(limits::AUDIT_ZEROS_BYTES).min(self.segment_bytes).max(from);
+        let zeros = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0)];
+        file.write_all_at(&zeros, from).map_err(Fault::io("write zeros ahead of the log"))?;
+        Ok(to)
     }
 
     /// Cuts a segment off behind its last record, for good, through a descriptor that has seen no failure.
@@ -149,7 +182,7 @@ impl Disk {
             return Err(Fault::Resized);
         }
         file.set_len(segment.end).map_err(Fault::io("cut the log"))?;
-        segment.size = segment.end;
+        (segment.size, segment.zeroed) = (segment.end, segment.end);
         self.sync(&file)
     }
 

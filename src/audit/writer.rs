@@ -161,6 +161,10 @@ impl Writer {
             let outcome = self.write_checkpoint();
             self.report(outcome.err().as_ref());
         }
+        if let Err(fault) = self.disk.zero_ahead(&mut self.segment) {
+            self.dirty = true;
+            tracing::warn!(%fault, "no zeros can be written ahead of the audit log");
+        }
         if self.segment.end > self.disk.segment_bytes() / 2 {
             // Tried again when it is needed; only then does a failure count.
             if let Err(fault) = self.disk.prepare() {

@@ -145,6 +145,7 @@ impl World {
             clock: broker.clock.clone(),
             observer,
             limits: ConnectionLimits::default(),
+            shards: None,
         };
         let service = portcullis::api::release::ReleaseService::server(broker);
         let front = portcullis::api::front::Front::new(tonic::service::Routes::new(service).prepare());

@@ -111,6 +111,7 @@ impl Rig {
             clock,
             observer,
             limits: ConnectionLimits::default(),
+            shards: None,
         }
     }
 
