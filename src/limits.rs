@@ -53,6 +53,8 @@ pub const STREAMS_PER_CONNECTION: u32 = 64;
 pub const HEADER_BYTES: u32 = 8 * 1024;
 /// Threads that serve connections: one a processor, and no more than any machine of this kind has.
 pub const SHARDS: usize = 256;
+/// How often an idle one of them wakes, milliseconds: less than any time that a request waits ([`AUDIT_WAIT_MS`] first).
+pub const SHARD_TICK_MS: u64 = 1_000;
 /// A TLS handshake, milliseconds: a post-quantum one over a slow link stays under 2 s; slower is a slow loris.
 pub const HANDSHAKE_MS: u64 = 5_000;
 /// Handshakes under way at once: about two seconds of this machine's capacity; later ones wait in the backlog.

@@ -39,13 +39,28 @@ impl Fault {
     }
 }
 
+/// Which file an open descriptor is of; it never changes while that is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Identity { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
 /// The segment that is being written.
 pub(super) struct Segment {
     pub(super) header: Header,
     /// Where the next frame goes, bytes.
     pub(super) end: u64,
     file: File,
-    path: PathBuf,
+    /// Its name in the directory.
+    name: String,
+    identity: Identity,
     /// The file's size, preallocation included, bytes.
     size: u64,
     /// Up to here zeros were written, bytes. A sync of records written over them has the records alone to write; into
@@ -63,6 +78,7 @@ struct Prepared {
 pub(super) struct Disk {
     path: PathBuf,
     directory: File,
+    identity: Identity,
     segment_bytes: u64,
     next: Option<Prepared>,
     #[cfg(test)]
@@ -80,7 +96,8 @@ impl Disk {
         }
         let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = File::from(rustix::fs::open(path, directory, Mode::empty())?);
-        if directory.metadata()?.mode() & 0o022 != 0 {
+        let metadata = directory.metadata()?;
+        if metadata.mode() & 0o022 != 0 {
             return Err(io::Error::other("others than its owner may write to the directory of the log"));
         }
         // Held until the descriptor is closed; `WouldBlock` where another process holds it.
@@ -92,6 +109,7 @@ impl Disk {
         Ok(Disk {
             path: path.to_owned(),
             directory,
+            identity: Identity::of(&metadata),
             segment_bytes,
             next: None,
             #[cfg(test)]
@@ -112,8 +130,8 @@ impl Disk {
     /// Everything from `group`, where the last group begins, is written again: its sync may have failed before a
     /// restart, and the kernel then shows bytes as clean that never reached the disk.
     pub(super) fn resume(&self, header: Header, group: u64, end: u64) -> Result<Segment, Fault> {
-        let path = self.path.join(segment::name(header.number));
-        let file = self.open_to_write(&path, OFlags::empty())?;
+        let name = segment::name(header.number);
+        let file = self.open_to_write(&self.path.join(&name), OFlags::empty())?;
         file.set_len(end).map_err(Fault::io("cut the log"))?;
         self.preallocate(&file)?;
         let zeroed = self.write_zeros(&file, end)?;
@@ -121,8 +139,9 @@ impl Disk {
         file.read_exact_at(&mut last, group).map_err(Fault::io("read the log"))?;
         file.write_all_at(&last, group).map_err(Fault::io("write to the log"))?;
         self.sync(&file)?;
-        let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
-        Ok(Segment { header, end, file, path, size, zeroed })
+        let metadata = file.metadata().map_err(Fault::io("read the log's size"))?;
+        let (identity, size) = (Identity::of(&metadata), metadata.size());
+        Ok(Segment { header, end, file, name, identity, size, zeroed })
     }
 
     /// Makes the next segment ready, so that going over to it needs no space.
@@ -140,17 +159,18 @@ impl Disk {
     /// Begins a segment: its header is durable under its own name on return.
     pub(super) fn begin(&mut self, header: Header) -> Result<Segment, Fault> {
         self.prepare()?;
-        let path = self.path.join(segment::name(header.number));
+        let name = segment::name(header.number);
         let gone = || Fault::Io { act: "begin a segment", error: "it was not prepared".to_owned() };
         let Prepared { file, zeroed } = self.next.take().ok_or_else(gone)?;
         let encoded =
             header.encode().ok_or(Fault::Io { act: "begin a segment", error: "origin".to_owned() })?;
         file.write_all_at(&encoded, 0).map_err(Fault::io("write a segment's header"))?;
         self.sync(&file)?;
-        std::fs::rename(self.path.join(NEXT), &path).map_err(Fault::io("name a segment"))?;
+        std::fs::rename(self.path.join(NEXT), self.path.join(&name)).map_err(Fault::io("name a segment"))?;
         self.sync_directory()?;
-        let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
-        Ok(Segment { header, end: SEGMENT_HEADER_BYTES, file, path, size, zeroed })
+        let metadata = file.metadata().map_err(Fault::io("read the log's size"))?;
+        let (identity, size) = (Identity::of(&metadata), metadata.size());
+        Ok(Segment { header, end: SEGMENT_HEADER_BYTES, file, name, identity, size, zeroed })
     }
 
     /// Writes zeros ahead of the records where few are left, so that records seldom pay for it. After a failure the
@@ -176,7 +196,7 @@ impl Disk {
 
     /// Cuts a segment off behind its last record, for good, through a descriptor that has seen no failure.
     pub(super) fn cut(&self, segment: &mut Segment) -> Result<(), Fault> {
-        let file = self.open_to_write(&segment.path, OFlags::empty())?;
+        let file = self.open_to_write(&self.path.join(&segment.name), OFlags::empty())?;
         let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
         if size < segment.end {
             return Err(Fault::Resized);
@@ -200,25 +220,38 @@ impl Disk {
 
     /// Whether the path still names the open file, whole and writable.
     pub(super) fn check(&self, segment: &Segment) -> Result<(), Fault> {
-        let size = self.check_named(segment)?;
+        self.check_directory()?;
+        self.check_file(segment)
+    }
+
+    /// The half of [`Disk::check`] that looks at the file in its directory, for before a write.
+    pub(super) fn check_file(&self, segment: &Segment) -> Result<(), Fault> {
+        let size = self.named_size(segment)?;
         (size == segment.size).then_some(()).ok_or(Fault::Resized)
     }
 
-    /// The same for a file whose size is not known after a failed write. Returns its size, bytes.
-    ///
-    /// The permission bits count for root too, whom the kernel does not ask for them: who takes them away means it.
-    pub(super) fn check_named(&self, segment: &Segment) -> Result<u64, Fault> {
-        let open = segment.file.metadata().map_err(Fault::io("look at the log"))?;
-        let named = std::fs::symlink_metadata(&segment.path).map_err(|_| Fault::Moved)?;
-        let directory = std::fs::metadata(&self.path).map_err(|_| Fault::Moved)?;
-        if (open.dev(), open.ino()) != (named.dev(), named.ino()) {
+    /// Whether the path still names the open file, whose size is not known after a failed write.
+    pub(super) fn check_named(&self, segment: &Segment) -> Result<(), Fault> {
+        self.check_directory()?;
+        self.named_size(segment).map(drop)
+    }
+
+    fn check_directory(&self) -> Result<(), Fault> {
+        let named = std::fs::metadata(&self.path).map_err(|_| Fault::Moved)?;
+        if Identity::of(&named) != self.identity {
             return Err(Fault::Moved);
         }
-        let protected = |mode: u32| mode & 0o222 == 0;
-        if protected(named.mode()) || protected(directory.mode()) {
-            return Err(Fault::WriteProtected);
+        protected(named.mode())
+    }
+
+    fn named_size(&self, segment: &Segment) -> Result<u64, Fault> {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let named = rustix::fs::statat(&self.directory, &segment.name, flags).map_err(|_| Fault::Moved)?;
+        if (named.st_dev, named.st_ino) != (segment.identity.device, segment.identity.inode) {
+            return Err(Fault::Moved);
         }
-        Ok(named.size())
+        protected(named.st_mode)?;
+        u64::try_from(named.st_size).map_err(|_| Fault::Resized)
     }
 
     /// Replaces a small file atomically and durably.
@@ -262,6 +295,11 @@ impl Disk {
     fn sync_directory(&self) -> Result<(), Fault> {
         self.directory.sync_all().map_err(Fault::io("sync the log's directory"))
     }
+}
+
+/// The permission bits count for root too, whom the kernel does not ask for them: who takes them away means it.
+fn protected(mode: u32) -> Result<(), Fault> {
+    (mode & 0o222 != 0).then_some(()).ok_or(Fault::WriteProtected)
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

@@ -257,6 +257,8 @@ impl Shared {
         }
         queue.bytes = bytes;
         queue.waiting.push_back(waiting);
+        // The lock goes first: whom it wakes would else wait for it at once.
+        drop(queue);
         self.filled.notify_one();
         Ok(())
     }

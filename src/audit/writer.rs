@@ -94,7 +94,7 @@ impl Writer {
     /// Makes the group durable, or leaves the head where it was.
     fn commit(&mut self, group: &[Waiting]) -> Result<(), Fault> {
         self.recover()?;
-        self.disk.check(&self.segment)?;
+        self.disk.check_file(&self.segment)?;
         let bytes: usize = group.iter().map(|waiting| waiting.body.frame_bytes()).sum();
         let length = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.make_room(length)?;

@@ -125,10 +125,12 @@ impl Server {
         let release = tonic::service::Routes::new(ReleaseService::server(broker.clone())).prepare();
         let audit = config.storage.audit.clone();
         let admin = tonic::service::Routes::new(AdminService::server(registry.clone(), kv, audit)).prepare();
-        let workloads =
-            parts.acceptor(workloads, PeerKind::Workload, Some(shards.clone())).serve(Front::new(release), stopped.clone());
-        let operators =
-            parts.acceptor(operators, PeerKind::Administrator, None).serve(Front::new(admin), stopped.clone());
+        let workloads = parts
+            .acceptor(workloads, PeerKind::Workload, Some(shards.clone()))
+            .serve(Front::new(release), stopped.clone());
+        let operators = parts
+            .acceptor(operators, PeerKind::Administrator, None)
+            .serve(Front::new(admin), stopped.clone());
         let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
         let keeper = tokio::spawn(keep::run(broker.clone(), registry.vault().clone(), heard, stopped));
         Ok(Server { broker, registry, address, admin_address, shutdown, listeners, keeper, _shards: shards })
