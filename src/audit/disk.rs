@@ -5,10 +5,12 @@
 
 use super::segment::{self, Header, SEGMENT_HEADER_BYTES};
 use crate::limits;
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, Statx, StatxFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Why the log cannot be written now.
@@ -42,14 +44,25 @@ impl Fault {
 /// Which file an open descriptor is of; it never changes while that is open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Identity {
-    device: u64,
+    device: (u32, u32),
     inode: u64,
 }
 
 impl Identity {
-    fn of(metadata: &std::fs::Metadata) -> Self {
-        Identity { device: metadata.dev(), inode: metadata.ino() }
+    fn of(file: &Statx) -> Self {
+        Identity { device: (file.stx_dev_major, file.stx_dev_minor), inode: file.stx_ino }
     }
+}
+
+/// What a name in `directory` stands for. Times are not asked for: who asks makes the kernel (from 6.13 on) write a new one at
+/// each record, and the next sync writes the inode for it.
+fn look(directory: impl AsFd, name: impl rustix::path::Arg, flags: AtFlags) -> Result<Statx, Errno> {
+    let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO | StatxFlags::SIZE;
+    rustix::fs::statx(directory, name, flags, wanted)
+}
+
+fn look_at_open(file: &File) -> Result<Statx, Fault> {
+    look(file, "", AtFlags::EMPTY_PATH).map_err(io::Error::from).map_err(Fault::io("look at the log"))
 }
 
 /// The segment that is being written.
@@ -96,8 +109,8 @@ impl Disk {
         }
         let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = File::from(rustix::fs::open(path, directory, Mode::empty())?);
-        let metadata = directory.metadata()?;
-        if metadata.mode() & 0o022 != 0 {
+        let opened = look(&directory, "", AtFlags::EMPTY_PATH)?;
+        if opened.stx_mode & 0o022 != 0 {
             return Err(io::Error::other("others than its owner may write to the directory of the log"));
         }
         // Held until the descriptor is closed; `WouldBlock` where another process holds it.
@@ -109,7 +122,7 @@ impl Disk {
         Ok(Disk {
             path: path.to_owned(),
             directory,
-            identity: Identity::of(&metadata),
+            identity: Identity::of(&opened),
             segment_bytes,
             next: None,
             #[cfg(test)]
@@ -139,8 +152,8 @@ impl Disk {
         file.read_exact_at(&mut last, group).map_err(Fault::io("read the log"))?;
         file.write_all_at(&last, group).map_err(Fault::io("write to the log"))?;
         self.sync(&file)?;
-        let metadata = file.metadata().map_err(Fault::io("read the log's size"))?;
-        let (identity, size) = (Identity::of(&metadata), metadata.size());
+        let opened = look_at_open(&file)?;
+        let (identity, size) = (Identity::of(&opened), opened.stx_size);
         Ok(Segment { header, end, file, name, identity, size, zeroed })
     }
 
@@ -168,8 +181,8 @@ impl Disk {
         self.sync(&file)?;
         std::fs::rename(self.path.join(NEXT), self.path.join(&name)).map_err(Fault::io("name a segment"))?;
         self.sync_directory()?;
-        let metadata = file.metadata().map_err(Fault::io("read the log's size"))?;
-        let (identity, size) = (Identity::of(&metadata), metadata.size());
+        let opened = look_at_open(&file)?;
+        let (identity, size) = (Identity::of(&opened), opened.stx_size);
         Ok(Segment { header, end: SEGMENT_HEADER_BYTES, file, name, identity, size, zeroed })
     }
 
@@ -197,7 +210,7 @@ impl Disk {
     /// Cuts a segment off behind its last record, for good, through a descriptor that has seen no failure.
     pub(super) fn cut(&self, segment: &mut Segment) -> Result<(), Fault> {
         let file = self.open_to_write(&self.path.join(&segment.name), OFlags::empty())?;
-        let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
+        let size = look_at_open(&file)?.stx_size;
         if size < segment.end {
             return Err(Fault::Resized);
         }
@@ -237,21 +250,21 @@ impl Disk {
     }
 
     fn check_directory(&self) -> Result<(), Fault> {
-        let named = std::fs::metadata(&self.path).map_err(|_| Fault::Moved)?;
+        let named = look(CWD, &self.path, AtFlags::empty()).map_err(|_| Fault::Moved)?;
         if Identity::of(&named) != self.identity {
             return Err(Fault::Moved);
         }
-        protected(named.mode())
+        protected(named.stx_mode)
     }
 
     fn named_size(&self, segment: &Segment) -> Result<u64, Fault> {
-        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        let named = rustix::fs::statat(&self.directory, &segment.name, flags).map_err(|_| Fault::Moved)?;
-        if (named.st_dev, named.st_ino) != (segment.identity.device, segment.identity.inode) {
+        let named = look(&self.directory, &segment.name, AtFlags::SYMLINK_NOFOLLOW);
+        let named = named.map_err(|_| Fault::Moved)?;
+        if Identity::of(&named) != segment.identity {
             return Err(Fault::Moved);
         }
-        protected(named.st_mode)?;
-        u64::try_from(named.st_size).map_err(|_| Fault::Resized)
+        protected(named.stx_mode)?;
+        Ok(named.stx_size)
     }
 
     /// Replaces a small file atomically and durably.
@@ -298,7 +311,7 @@ impl Disk {
 }
 
 /// The permission bits count for root too, whom the kernel does not ask for them: who takes them away means it.
-fn protected(mode: u32) -> Result<(), Fault> {
+fn protected(mode: u16) -> Result<(), Fault> {
     (mode & 0o222 != 0).then_some(()).ok_or(Fault::WriteProtected)
 }
 
