@@ -122,9 +122,9 @@ impl Server {
         let operators = bind(config.admin.listen).await?;
         let address = local(&workloads, config.broker.listen)?;
         let admin_address = local(&operators, config.admin.listen)?;
-        let release = tonic::service::Routes::new(ReleaseService::server(broker.clone())).prepare();
+        let release = ReleaseService::server(broker.clone());
         let audit = config.storage.audit.clone();
-        let admin = tonic::service::Routes::new(AdminService::server(registry.clone(), kv, audit)).prepare();
+        let admin = AdminService::server(registry.clone(), kv, audit);
         let workloads = parts
             .acceptor(workloads, PeerKind::Workload, Some(shards.clone()))
             .serve(Front::new(release), stopped.clone());
