@@ -16,6 +16,8 @@
     reason = "a benchmark runs on known input"
 )]
 
+#[path = "parts/floor.rs"]
+mod floor;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -44,10 +46,8 @@ async fn bench(length: Duration) {
         let run = load(&world, &broker, callers, length).await;
         // One caller leaves the processor idle between two releases, and then all code runs slower: caches have cooled. Sixteen
         // leave no processor idle, and two that share a core slow each other. The primitives are measured as the release was.
-        let pace = match callers {
-            1 => primitives::Pace::Every(Duration::from_secs_f64(1.0 / run.per_second)),
-            _ => primitives::Pace::Busy,
-        };
+        let apart = Duration::from_secs_f64(1.0 / run.per_second);
+        let pace = if callers == 1 { primitives::Pace::Every(apart) } else { primitives::Pace::Busy };
         let sum = primitives::sum_microseconds(&world, pace);
         for (name, microseconds) in &sum {
             figure(&format!("primitive_{name}_{callers}"), *microseconds, "us", "", 0.0);
@@ -59,6 +59,11 @@ async fn bench(length: Duration) {
         figure(&format!("release_p99_{callers}"), run.p99_ms, "ms", "", 0.0);
         figure(&format!("release_cpu_{callers}"), run.cpu_us, "us", "", 0.0);
         figure(&format!("release_cpu_over_primitives_{callers}"), run.cpu_us / total, "ratio", "<=", 2.0);
+        if callers == 1 {
+            let floor = floor::microseconds(world.directory.path(), apart);
+            figure("release_io_floor_1", floor, "us", "", 0.0);
+            figure("release_cpu_over_primitives_and_io_1", run.cpu_us / (total + floor), "ratio", "<=", 1.5);
+        }
     }
 }
 
