@@ -16,6 +16,8 @@
     reason = "a benchmark runs on known input"
 )]
 
+#[path = "parts/floor.rs"]
+mod floor;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -40,20 +42,28 @@ async fn bench(length: Duration) {
     world.stop().await;
     let broker = Broker::start(&world);
     world.client.broker = broker.address.clone();
-    // With 16 callers every processor is busy, and two that share a core slow each other: the primitives are measured so, too.
-    for (callers, busy) in [(1, false), (16, true)] {
-        let sum = primitives::sum_microseconds(&world, busy);
+    for callers in [1, 16] {
+        let run = load(&world, &broker, callers, length).await;
+        // One caller leaves the processor idle between two releases, and then all code runs slower: caches have cooled. Sixteen
+        // leave no processor idle, and two that share a core slow each other. The primitives are measured as the release was.
+        let apart = Duration::from_secs_f64(1.0 / run.per_second);
+        let pace = if callers == 1 { primitives::Pace::Every(apart) } else { primitives::Pace::Busy };
+        let sum = primitives::sum_microseconds(&world, pace);
         for (name, microseconds) in &sum {
             figure(&format!("primitive_{name}_{callers}"), *microseconds, "us", "", 0.0);
         }
         let total: f64 = sum.iter().map(|(_, microseconds)| microseconds).sum();
         figure(&format!("primitives_sum_{callers}"), total, "us", "", 0.0);
-        let run = load(&world, &broker, callers, length).await;
         figure(&format!("release_rate_{callers}"), run.per_second, "1/s", "", 0.0);
         figure(&format!("release_p50_{callers}"), run.p50_ms, "ms", "", 0.0);
         figure(&format!("release_p99_{callers}"), run.p99_ms, "ms", "", 0.0);
         figure(&format!("release_cpu_{callers}"), run.cpu_us, "us", "", 0.0);
         figure(&format!("release_cpu_over_primitives_{callers}"), run.cpu_us / total, "ratio", "<=", 2.0);
+        if callers == 1 {
+            let floor = floor::microseconds(world.directory.path(), apart);
+            figure("release_io_floor_1", floor, "us", "", 0.0);
+            figure("release_cpu_over_primitives_and_io_1", run.cpu_us / (total + floor), "ratio", "<=", 1.5);
+        }
     }
 }
 
@@ -177,45 +187,87 @@ mod primitives {
     use portcullis::release::sealing::{Recipient, seal};
     use portcullis::request::RecipientKey;
     use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime, pem::PemObject};
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
     use webpki::{
         BorrowedCertRevocationList, CertRevocationList, EndEntityCert, KeyUsage, RevocationOptionsBuilder,
     };
 
-    pub fn sum_microseconds(world: &World, busy: bool) -> Vec<(&'static str, f64)> {
-        let stop = std::sync::atomic::AtomicBool::new(!busy);
+    /// What goes on around each primitive.
+    #[derive(Clone, Copy)]
+    pub enum Pace {
+        /// The thread sleeps between two rounds, which begin this far apart.
+        Every(Duration),
+        /// No sleep, and every other processor computes, too.
+        Busy,
+    }
+
+    /// One primitive, ready to be called.
+    type Primitive<'a> = (&'static str, Box<dyn Fn() + 'a>);
+
+    /// Each primitive's microseconds: the median of many rounds, so that a neighbour's burst does not count.
+    pub fn sum_microseconds(world: &World, pace: Pace) -> Vec<(&'static str, f64)> {
+        let stop = AtomicBool::new(matches!(pace, Pace::Every(_)));
         std::thread::scope(|scope| {
             let others = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1);
             for _ in 0..others {
                 scope.spawn(|| {
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        std::hint::black_box(evidence());
+                    let verify = evidence();
+                    while !stop.load(Ordering::Relaxed) {
+                        verify();
                     }
                 });
             }
-            let sum = vec![
-                ("certificate_path_and_crl", path(world)),
-                ("evidence_signature", evidence()),
-                ("hpke_seal", hpke()),
-                ("aead_records", aead()),
-                ("hashes", hashes()),
-            ];
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            let sum = medians(&all(world), pace);
+            stop.store(true, Ordering::Relaxed);
             sum
         })
     }
 
+    fn all(world: &World) -> Vec<Primitive<'_>> {
+        vec![
+            ("certificate_path_and_crl", Box::new(path(world))),
+            ("evidence_signature", Box::new(evidence())),
+            ("hpke_seal", Box::new(hpke())),
+            ("aead_records", Box::new(aead())),
+            ("hashes", Box::new(hashes())),
+        ]
+    }
+
+    /// A round calls each once, in the order of a release.
+    fn medians(all: &[Primitive<'_>], pace: Pace) -> Vec<(&'static str, f64)> {
+        let mut times = vec![Vec::new(); all.len()];
+        let begun = super::nanoseconds();
+        for round in 0..ROUNDS {
+            if let Pace::Every(length) = pace {
+                let due = begun + (length.as_nanos() as u64) * round;
+                std::thread::sleep(Duration::from_nanos(due.saturating_sub(super::nanoseconds())));
+            }
+            for ((_, primitive), times) in all.iter().zip(&mut times) {
+                let start = super::nanoseconds();
+                primitive();
+                times.push(super::nanoseconds() - start);
+            }
+        }
+        let median = |times: &mut Vec<u64>| {
+            times.sort_unstable();
+            times[times.len() / 2] as f64 / 1000.0
+        };
+        all.iter().zip(&mut times).map(|((name, _), times)| (*name, median(times))).collect()
+    }
+
     /// The leaf to its root, with a revocation list, by webpki.
-    fn path(world: &World) -> f64 {
+    fn path(world: &World) -> impl Fn() {
         let now = UnixTime::since_unix_epoch(Duration::from_millis(world.hands.now().0));
         let leaf = CertificateDer::from_pem_slice(world.leaf.certificate.as_bytes()).unwrap();
         let root = CertificateDer::from_pem_slice(world.ca.root().as_bytes()).unwrap();
         let list = std::fs::read(world.directory.path().join("etc/example.org.crl")).unwrap();
         let list = CertificateRevocationListDer::from_pem_slice(&list).unwrap();
-        let list: CertRevocationList = BorrowedCertRevocationList::from_der(&list).unwrap().into();
-        let anchors = [webpki::anchor_from_trusted_cert(&root).unwrap()];
-        let lists = [&list];
-        per_call(|| {
+        let list: CertRevocationList<'_> =
+            BorrowedCertRevocationList::from_der(&list).unwrap().to_owned().unwrap().into();
+        let anchors = [webpki::anchor_from_trusted_cert(&root).unwrap().to_owned()];
+        move || {
+            let lists = [&list];
             let leaf = EndEntityCert::try_from(&leaf).unwrap();
             let revocation = RevocationOptionsBuilder::new(&lists).unwrap().build();
             let usage = KeyUsage::client_auth();
@@ -229,30 +281,31 @@ mod primitives {
                 None,
             )
             .unwrap();
-        })
+        }
     }
 
     /// Ed25519, as the world's node signs.
-    fn evidence() -> f64 {
+    fn evidence() -> impl Fn() {
         use signature::{Ed25519KeyPair, KeyPair};
         let key = Ed25519KeyPair::generate().unwrap();
         let message = [7_u8; 700];
         let signature = key.sign(&message);
-        let public = signature::UnparsedPublicKey::new(&signature::ED25519, key.public_key().as_ref());
-        per_call(|| public.verify(&message, signature.as_ref()).unwrap())
+        let public =
+            signature::UnparsedPublicKey::new(&signature::ED25519, key.public_key().as_ref().to_vec());
+        move || public.verify(&message, signature.as_ref()).unwrap()
     }
 
-    fn hpke() -> f64 {
+    fn hpke() -> impl Fn() {
         let recipient = Recipient::generate().unwrap();
         let key = RecipientKey::parse(recipient.public_key()).unwrap();
         let (info, plaintext) = ([1_u8; 200], [2_u8; 64]);
-        per_call(|| drop(seal(&key, &info, &plaintext).unwrap()))
+        move || drop(seal(&key, &info, &plaintext).unwrap())
     }
 
     /// What stands at rest: metadata and value, each under a key of its own.
-    fn aead() -> f64 {
+    fn aead() -> impl Fn() {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, &[3; 32]);
-        per_call(|| {
+        move || {
             for _ in 0..2 {
                 let mut key = [0; 64];
                 let pseudorandom = salt.extract(&[4; 32]);
@@ -261,17 +314,17 @@ mod primitives {
                 let payload = Payload { msg: &[6; 400], aad: &[7; 100] };
                 std::hint::black_box(cipher.encrypt((&[0_u8; 12]).into(), payload).unwrap());
             }
-        })
+        }
     }
 
     /// Binding, request, claims, and the record's leaf in the log.
-    fn hashes() -> f64 {
-        per_call(|| {
+    fn hashes() -> impl Fn() {
+        || {
             std::hint::black_box(digest::digest(&digest::SHA512, &[1; 400]));
             std::hint::black_box(digest::digest(&digest::SHA256, &[1; 60]));
             std::hint::black_box(digest::digest(&digest::SHA256, &[1; 700]));
             std::hint::black_box(digest::digest(&digest::SHA256, &[1; 1800]));
-        })
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -283,16 +336,6 @@ mod primitives {
         }
     }
 
-    /// Microseconds a call: the median of batches, so that a neighbour's burst does not count.
-    fn per_call(mut call: impl FnMut()) -> f64 {
-        let mut batches: Vec<f64> = (0..21)
-            .map(|_| {
-                let start = super::nanoseconds();
-                (0..200).for_each(|_| call());
-                (super::nanoseconds() - start) as f64 / 200.0 / 1000.0
-            })
-            .collect();
-        batches.sort_by(f64::total_cmp);
-        batches[batches.len() / 2]
-    }
+    /// Enough for a steady median; at one round a millisecond, three seconds.
+    const ROUNDS: u64 = 3_000;
 }

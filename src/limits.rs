@@ -51,6 +51,10 @@ pub const SECRET_BYTES: usize = 24 * 1024;
 pub const STREAMS_PER_CONNECTION: u32 = 64;
 /// All header fields of a request, bytes: a gRPC request needs about 300, so this is ample.
 pub const HEADER_BYTES: u32 = 8 * 1024;
+/// Threads that serve connections: one a processor, and no more than any machine of this kind has.
+pub const SHARDS: usize = 256;
+/// How often an idle one of them wakes, milliseconds: less than any time that a request waits ([`AUDIT_WAIT_MS`] first).
+pub const SHARD_TICK_MS: u64 = 1_000;
 /// A TLS handshake, milliseconds: a post-quantum one over a slow link stays under 2 s; slower is a slow loris.
 pub const HANDSHAKE_MS: u64 = 5_000;
 /// Handshakes under way at once: about two seconds of this machine's capacity; later ones wait in the backlog.
@@ -162,6 +166,8 @@ pub const LIMITED_CALLERS: usize = 65_536;
 
 /// An audit record, bytes: sixteen paths of 256 bytes, an identity of 2048 and the claims fit eight times over.
 pub const AUDIT_RECORD_BYTES: usize = 256 * 1024;
+/// Zeros written ahead of the audit log's records, bytes: some 2,000 records; writing them takes about a millisecond.
+pub const AUDIT_ZEROS_BYTES: u64 = 4 * 1024 * 1024;
 /// A segment file of the audit log, bytes.
 pub const AUDIT_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Longest wait for the audit log, milliseconds; past it the request is denied.

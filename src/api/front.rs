@@ -6,6 +6,7 @@
 use crate::denial::Denial;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -30,9 +31,9 @@ impl<S> Front<S> {
     }
 }
 
-impl<S> Service<Request<hyper::body::Incoming>> for Front<S>
+impl<S> Service<Request<Incoming>> for Front<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Response = Response<Body>;
@@ -43,14 +44,13 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<hyper::body::Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
         if request.method() != Method::POST || !is_grpc(request.headers()) {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Box::pin(std::future::ready(Ok(response)));
         }
         let deadline = CallerDeadline(parse_timeout(request.headers()));
-        let mut request = request.map(Body::new);
         request.extensions_mut().insert(deadline);
         Box::pin(self.inner.call(request))
     }

@@ -4,10 +4,13 @@
 //! [`Fault`] says what is wrong. *Source*: `durability.md` "Audit" ("the path still names the open file").
 
 use super::segment::{self, Header, SEGMENT_HEADER_BYTES};
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use crate::limits;
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, Statx, StatxFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Why the log cannot be written now.
@@ -38,23 +41,59 @@ impl Fault {
     }
 }
 
+/// Which file an open descriptor is of; it never changes while that is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: (u32, u32),
+    inode: u64,
+}
+
+impl Identity {
+    fn of(file: &Statx) -> Self {
+        Identity { device: (file.stx_dev_major, file.stx_dev_minor), inode: file.stx_ino }
+    }
+}
+
+/// What a name in `directory` stands for. Times are not asked for: who asks makes the kernel (from 6.13 on) write a new one at
+/// each record, and the next sync writes the inode for it.
+fn look(directory: impl AsFd, name: impl rustix::path::Arg, flags: AtFlags) -> Result<Statx, Errno> {
+    let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO | StatxFlags::SIZE;
+    rustix::fs::statx(directory, name, flags, wanted)
+}
+
+fn look_at_open(file: &File) -> Result<Statx, Fault> {
+    look(file, "", AtFlags::EMPTY_PATH).map_err(io::Error::from).map_err(Fault::io("look at the log"))
+}
+
 /// The segment that is being written.
 pub(super) struct Segment {
     pub(super) header: Header,
     /// Where the next frame goes, bytes.
     pub(super) end: u64,
     file: File,
-    path: PathBuf,
+    /// Its name in the directory.
+    name: String,
+    identity: Identity,
     /// The file's size, preallocation included, bytes.
     size: u64,
+    /// Up to here zeros were written, bytes. A sync of records written over them has the records alone to write; into
+    /// space that is merely preallocated, the file's map too.
+    zeroed: u64,
+}
+
+/// The next segment, made ready.
+struct Prepared {
+    file: File,
+    zeroed: u64,
 }
 
 /// The directory, locked.
 pub(super) struct Disk {
     path: PathBuf,
     directory: File,
+    identity: Identity,
     segment_bytes: u64,
-    next: Option<File>,
+    next: Option<Prepared>,
     #[cfg(test)]
     pub(super) trouble: std::sync::Arc<super::log::tests::Trouble>,
 }
@@ -70,7 +109,8 @@ impl Disk {
         }
         let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = File::from(rustix::fs::open(path, directory, Mode::empty())?);
-        if directory.metadata()?.mode() & 0o022 != 0 {
+        let opened = look(&directory, "", AtFlags::EMPTY_PATH)?;
+        if opened.stx_mode & 0o022 != 0 {
             return Err(io::Error::other("others than its owner may write to the directory of the log"));
         }
         // Held until the descriptor is closed; `WouldBlock` where another process holds it.
@@ -82,6 +122,7 @@ impl Disk {
         Ok(Disk {
             path: path.to_owned(),
             directory,
+            identity: Identity::of(&opened),
             segment_bytes,
             next: None,
             #[cfg(test)]
@@ -102,16 +143,18 @@ impl Disk {
     /// Everything from `group`, where the last group begins, is written again: its sync may have failed before a
     /// restart, and the kernel then shows bytes as clean that never reached the disk.
     pub(super) fn resume(&self, header: Header, group: u64, end: u64) -> Result<Segment, Fault> {
-        let path = self.path.join(segment::name(header.number));
-        let file = self.open_to_write(&path, OFlags::empty())?;
+        let name = segment::name(header.number);
+        let file = self.open_to_write(&self.path.join(&name), OFlags::empty())?;
         file.set_len(end).map_err(Fault::io("cut the log"))?;
         self.preallocate(&file)?;
+        let zeroed = self.write_zeros(&file, end)?;
         let mut last = vec![0; usize::try_from(end.saturating_sub(group)).unwrap_or(0)];
         file.read_exact_at(&mut last, group).map_err(Fault::io("read the log"))?;
         file.write_all_at(&last, group).map_err(Fault::io("write to the log"))?;
         self.sync(&file)?;
-        let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
-        Ok(Segment { header, end, file, path, size })
+        let opened = look_at_open(&file)?;
+        let (identity, size) = (Identity::of(&opened), opened.stx_size);
+        Ok(Segment { header, end, file, name, identity, size, zeroed })
     }
 
     /// Makes the next segment ready, so that going over to it needs no space.
@@ -120,7 +163,8 @@ impl Disk {
             let flags = OFlags::CREATE | OFlags::TRUNC;
             let file = self.open_to_write(&self.path.join(NEXT), flags)?;
             self.preallocate(&file)?;
-            self.next = Some(file);
+            let zeroed = self.write_zeros(&file, 0)?;
+            self.next = Some(Prepared { file, zeroed });
         }
         Ok(())
     }
@@ -128,28 +172,50 @@ impl Disk {
     /// Begins a segment: its header is durable under its own name on return.
     pub(super) fn begin(&mut self, header: Header) -> Result<Segment, Fault> {
         self.prepare()?;
-        let path = self.path.join(segment::name(header.number));
+        let name = segment::name(header.number);
         let gone = || Fault::Io { act: "begin a segment", error: "it was not prepared".to_owned() };
-        let file = self.next.take().ok_or_else(gone)?;
+        let Prepared { file, zeroed } = self.next.take().ok_or_else(gone)?;
         let encoded =
             header.encode().ok_or(Fault::Io { act: "begin a segment", error: "origin".to_owned() })?;
         file.write_all_at(&encoded, 0).map_err(Fault::io("write a segment's header"))?;
         self.sync(&file)?;
-        std::fs::rename(self.path.join(NEXT), &path).map_err(Fault::io("name a segment"))?;
+        std::fs::rename(self.path.join(NEXT), self.path.join(&name)).map_err(Fault::io("name a segment"))?;
         self.sync_directory()?;
-        let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
-        Ok(Segment { header, end: SEGMENT_HEADER_BYTES, file, path, size })
+        let opened = look_at_open(&file)?;
+        let (identity, size) = (Identity::of(&opened), opened.stx_size);
+        Ok(Segment { header, end: SEGMENT_HEADER_BYTES, file, name, identity, size, zeroed })
+    }
+
+    /// Writes zeros ahead of the records where few are left, so that records seldom pay for it. After a failure the
+    /// segment is dirty, as after any other.
+    pub(super) fn zero_ahead(&self, segment: &mut Segment) -> Result<(), Fault> {
+        let ahead = segment.zeroed.saturating_sub(segment.end);
+        if ahead >= limits::AUDIT_ZEROS_BYTES / 2 || segment.zeroed >= self.segment_bytes {
+            return Ok(());
+        }
+        let from = segment.zeroed.max(segment.end);
+        segment.zeroed = self.write_zeros(&segment.file, from)?;
+        segment.size = segment.size.max(segment.zeroed);
+        self.sync(&segment.file)
+    }
+
+    /// Gives where they end.
+    fn write_zeros(&self, file: &File, from: u64) -> Result<u64, Fault> {
+        let to = from.saturating_add(limits::AUDIT_ZEROS_BYTES).min(self.segment_bytes).max(from);
+        let zeros = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0)];
+        file.write_all_at(&zeros, from).map_err(Fault::io("write zeros ahead of the log"))?;
+        Ok(to)
     }
 
     /// Cuts a segment off behind its last record, for good, through a descriptor that has seen no failure.
     pub(super) fn cut(&self, segment: &mut Segment) -> Result<(), Fault> {
-        let file = self.open_to_write(&segment.path, OFlags::empty())?;
-        let size = file.metadata().map_err(Fault::io("read the log's size"))?.size();
+        let file = self.open_to_write(&self.path.join(&segment.name), OFlags::empty())?;
+        let size = look_at_open(&file)?.stx_size;
         if size < segment.end {
             return Err(Fault::Resized);
         }
         file.set_len(segment.end).map_err(Fault::io("cut the log"))?;
-        segment.size = segment.end;
+        (segment.size, segment.zeroed) = (segment.end, segment.end);
         self.sync(&file)
     }
 
@@ -167,25 +233,38 @@ impl Disk {
 
     /// Whether the path still names the open file, whole and writable.
     pub(super) fn check(&self, segment: &Segment) -> Result<(), Fault> {
-        let size = self.check_named(segment)?;
+        self.check_directory()?;
+        self.check_file(segment)
+    }
+
+    /// The half of [`Disk::check`] that looks at the file in its directory, for before a write.
+    pub(super) fn check_file(&self, segment: &Segment) -> Result<(), Fault> {
+        let size = self.named_size(segment)?;
         (size == segment.size).then_some(()).ok_or(Fault::Resized)
     }
 
-    /// The same for a file whose size is not known after a failed write. Returns its size, bytes.
-    ///
-    /// The permission bits count for root too, whom the kernel does not ask for them: who takes them away means it.
-    pub(super) fn check_named(&self, segment: &Segment) -> Result<u64, Fault> {
-        let open = segment.file.metadata().map_err(Fault::io("look at the log"))?;
-        let named = std::fs::symlink_metadata(&segment.path).map_err(|_| Fault::Moved)?;
-        let directory = std::fs::metadata(&self.path).map_err(|_| Fault::Moved)?;
-        if (open.dev(), open.ino()) != (named.dev(), named.ino()) {
+    /// Whether the path still names the open file, whose size is not known after a failed write.
+    pub(super) fn check_named(&self, segment: &Segment) -> Result<(), Fault> {
+        self.check_directory()?;
+        self.named_size(segment).map(drop)
+    }
+
+    fn check_directory(&self) -> Result<(), Fault> {
+        let named = look(CWD, &self.path, AtFlags::empty()).map_err(|_| Fault::Moved)?;
+        if Identity::of(&named) != self.identity {
             return Err(Fault::Moved);
         }
-        let protected = |mode: u32| mode & 0o222 == 0;
-        if protected(named.mode()) || protected(directory.mode()) {
-            return Err(Fault::WriteProtected);
+        protected(named.stx_mode)
+    }
+
+    fn named_size(&self, segment: &Segment) -> Result<u64, Fault> {
+        let named = look(&self.directory, &segment.name, AtFlags::SYMLINK_NOFOLLOW);
+        let named = named.map_err(|_| Fault::Moved)?;
+        if Identity::of(&named) != segment.identity {
+            return Err(Fault::Moved);
         }
-        Ok(named.size())
+        protected(named.stx_mode)?;
+        Ok(named.stx_size)
     }
 
     /// Replaces a small file atomically and durably.
@@ -229,6 +308,11 @@ impl Disk {
     fn sync_directory(&self) -> Result<(), Fault> {
         self.directory.sync_all().map_err(Fault::io("sync the log's directory"))
     }
+}
+
+/// The permission bits count for root too, whom the kernel does not ask for them: who takes them away means it.
+fn protected(mode: u16) -> Result<(), Fault> {
+    (mode & 0o222 != 0).then_some(()).ok_or(Fault::WriteProtected)
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

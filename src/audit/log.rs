@@ -232,6 +232,8 @@ pub(super) struct Shared {
     started: AtomicU64,
     finished: AtomicU64,
     timed_out_in: AtomicU64,
+    /// Whether the last group held more than one record.
+    crowded: AtomicBool,
     pub(super) syncs: AtomicU64,
 }
 
@@ -245,6 +247,7 @@ impl Shared {
             started: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             timed_out_in: AtomicU64::new(0),
+            crowded: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
         }
     }
@@ -257,6 +260,8 @@ impl Shared {
         }
         queue.bytes = bytes;
         queue.waiting.push_back(waiting);
+        // The lock goes first: whom it wakes would else wait for it at once.
+        drop(queue);
         self.filled.notify_one();
         Ok(())
     }
@@ -282,14 +287,25 @@ impl Shared {
     /// The writer's next work; waits for it. None once the log is closed and all is done.
     pub(super) fn take(&self) -> Option<Work> {
         let mut queue = self.queue();
+        let mut yielded = !self.crowded.load(Ordering::Relaxed);
         loop {
             if let Some(done) = queue.checkpoint.take() {
                 self.started.fetch_add(1, Ordering::SeqCst);
                 return Some(Work::Checkpoint(done));
             }
+            if !queue.waiting.is_empty() && !yielded {
+                // Whoever is about to append runs first, so that one sync serves more. No timer: where nobody is, this is nothing.
+                yielded = true;
+                drop(queue);
+                std::thread::yield_now();
+                queue = self.queue();
+                continue;
+            }
             if !queue.waiting.is_empty() {
                 self.started.fetch_add(1, Ordering::SeqCst);
-                return Some(Work::Group(queue.take_group()));
+                let group = queue.take_group();
+                self.crowded.store(group.len() > 1, Ordering::Relaxed);
+                return Some(Work::Group(group));
             }
             if queue.closing {
                 return None;

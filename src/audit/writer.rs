@@ -94,7 +94,7 @@ impl Writer {
     /// Makes the group durable, or leaves the head where it was.
     fn commit(&mut self, group: &[Waiting]) -> Result<(), Fault> {
         self.recover()?;
-        self.disk.check(&self.segment)?;
+        self.disk.check_file(&self.segment)?;
         let bytes: usize = group.iter().map(|waiting| waiting.body.frame_bytes()).sum();
         let length = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.make_room(length)?;
@@ -160,6 +160,10 @@ impl Writer {
         if records >= limits::AUDIT_CHECKPOINT_RECORDS || age >= limits::AUDIT_CHECKPOINT_MS {
             let outcome = self.write_checkpoint();
             self.report(outcome.err().as_ref());
+        }
+        if let Err(fault) = self.disk.zero_ahead(&mut self.segment) {
+            self.dirty = true;
+            tracing::warn!(%fault, "no zeros can be written ahead of the audit log");
         }
         if self.segment.end > self.disk.segment_bytes() / 2 {
             // Tried again when it is needed; only then does a failure count.

@@ -4,7 +4,8 @@
 
 use crate::spiffe::SpiffeId;
 use crate::time::{BootTime, Now, WallTime};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One lease.
@@ -29,36 +30,57 @@ pub struct Lease {
 /// All leases that have not ended.
 #[derive(Default)]
 pub struct Leases {
-    book: Mutex<BTreeMap<String, Lease>>,
+    book: Mutex<Book>,
+}
+
+/// A busy broker holds a million: what has ended is found by its end, never by looking at all.
+#[derive(Default)]
+struct Book {
+    by_id: HashMap<String, Lease>,
+    /// Ends by the boot clock, and whose; what ended before its time is still here, and means nothing.
+    ends: BinaryHeap<Reverse<(BootTime, String)>>,
 }
 
 impl Leases {
-    /// Enters a lease, and forgets those that have ended.
+    /// Enters a lease.
     pub fn enter(&self, lease: Lease) {
-        self.book().insert(lease.id.clone(), lease);
+        let mut book = self.book();
+        book.ends.push(Reverse((lease.not_after_boot, lease.id.clone())));
+        book.by_id.insert(lease.id.clone(), lease);
     }
 
     /// Ends one; none where there is none of that id.
     pub fn end(&self, id: &str) -> Option<Lease> {
-        self.book().remove(id)
+        self.book().by_id.remove(id)
     }
 
     /// Those that stand now, by id.
     pub fn standing(&self, now: Now) -> Vec<Lease> {
-        self.book().values().filter(|lease| lease.stands(now)).cloned().collect()
+        let mut standing: Vec<Lease> =
+            self.book().by_id.values().filter(|lease| lease.stands(now)).cloned().collect();
+        standing.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        standing
     }
 
     /// How many are remembered.
     pub fn count(&self) -> usize {
-        self.book().len()
+        self.book().by_id.len()
     }
 
-    /// Forgets those that have ended; to be called about once a second.
+    /// Forgets those that have ended by the boot clock; to be called about once a second.
     pub fn forget_ended(&self, now: Now) {
-        self.book().retain(|_, lease| lease.stands(now));
+        let mut book = self.book();
+        while let Some(Reverse((end, _))) = book.ends.peek() {
+            if now.boot < *end {
+                return;
+            }
+            if let Some(Reverse((_, id))) = book.ends.pop() {
+                book.by_id.remove(&id);
+            }
+        }
     }
 
-    fn book(&self) -> MutexGuard<'_, BTreeMap<String, Lease>> {
+    fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -94,7 +116,24 @@ mod tests {
         assert_eq!(leases.standing(at(1999, 999)).len(), 1);
         assert_eq!(leases.standing(at(2000, 0)).len(), 0);
         assert_eq!(leases.standing(at(0, 1000)).len(), 0);
+        leases.forget_ended(at(0, 999));
+        assert_eq!(leases.count(), 1);
         leases.forget_ended(at(0, 1000));
         assert_eq!(leases.count(), 0);
+    }
+
+    #[test]
+    fn leases_are_forgotten_at_their_ends_whatever_ended_before() {
+        let leases = Leases::default();
+        for (id, end) in [("c", 30), ("a", 10), ("b", 20)] {
+            leases.enter(Lease { not_after_boot: BootTime(end), ..lease(id) });
+        }
+        let at = |boot| Now { wall: WallTime(0), boot: BootTime(boot) };
+        assert_eq!(leases.end("a").map(|lease| lease.id), Some("a".to_owned()));
+        leases.forget_ended(at(10));
+        assert_eq!(leases.count(), 2);
+        leases.forget_ended(at(20));
+        let left: Vec<String> = leases.standing(at(20)).into_iter().map(|lease| lease.id).collect();
+        assert_eq!(left, ["c"]);
     }
 }

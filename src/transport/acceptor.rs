@@ -7,6 +7,7 @@
 use super::certificate::ServerIdentity;
 use super::observer::{Cause, HandshakeObserver};
 use super::peer::{AdminConnection, Connection};
+use super::shards::Shards;
 use super::tls;
 use crate::limits;
 use crate::spiffe::SpiffeId;
@@ -91,6 +92,8 @@ pub struct Acceptor {
     pub observer: Arc<dyn HandshakeObserver>,
     /// The bounds.
     pub limits: ConnectionLimits,
+    /// Where connections are served; none = where the acceptor itself runs.
+    pub shards: Option<Arc<Shards>>,
 }
 
 impl Acceptor {
@@ -109,6 +112,7 @@ impl Acceptor {
     {
         let handshakes = Arc::new(Semaphore::new(self.limits.handshakes));
         let connections = Arc::new(Semaphore::new(self.limits.connections));
+        let shards = self.shards.clone();
         let (listener, shared) = Shared::split(self);
         let mut tasks = JoinSet::new();
         loop {
@@ -122,10 +126,14 @@ impl Acceptor {
                             continue;
                         };
                         let (shared, service, shutdown) = (shared.clone(), service.clone(), shutdown.clone());
-                        tasks.spawn(async move {
+                        let run = move |stream| async move {
                             shared.run(stream, remote, handshake, service, shutdown).await;
                             drop(slot);
-                        });
+                        };
+                        match &shards {
+                            None => drop(tasks.spawn(run(stream))),
+                            Some(shards) => hand_over(shards, &mut tasks, stream, run),
+                        }
                     }
                     Err(error) => shared.accept_failed(&error).await,
                 },
@@ -380,6 +388,23 @@ async fn accept(
     let permit = handshakes.clone().acquire_owned().await.map_err(Error::other)?;
     let (stream, remote) = listener.accept().await?;
     Ok((stream, remote, permit))
+}
+
+/// The socket moves to a shard's own reactor; one that cannot is closed.
+fn hand_over<F>(
+    shards: &Shards,
+    tasks: &mut JoinSet<()>,
+    stream: TcpStream,
+    run: impl FnOnce(TcpStream) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let Ok(stream) = stream.into_std() else { return };
+    shards.spawn(tasks, move || async move {
+        if let Ok(stream) = TcpStream::from_std(stream) {
+            run(stream).await;
+        }
+    });
 }
 
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {

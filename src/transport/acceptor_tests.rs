@@ -158,6 +158,7 @@ impl Server {
             clock: clock.clone(),
             observer: seen.clone(),
             limits,
+            shards: Some(Arc::new(crate::transport::Shards::start().unwrap())),
         };
         let (go_on, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (stop, stopped) = watch::channel(false);

@@ -7,7 +7,7 @@
 use super::bundle;
 use super::file::Watched;
 use super::observer::{HandshakeObserver, Refusals};
-use super::path::{self, Anchor, NoPath};
+use super::path::{self, Anchor, NoPath, Presented};
 use super::svid;
 use super::tls;
 use super::verifier::{client_cert_verifier, moment};
@@ -45,10 +45,11 @@ impl AdministratorVerifier {
         let count = |denial: &Denial| self.refusals.count(*denial);
         let leaf = svid::check_administrator(chain).inspect_err(count)?;
         let anchors = self.anchors(now).inspect_err(count)?;
-        let NoPath { denial, leads_to_root } = match self.find(chain, &anchors, now, trusted) {
-            Ok(()) => return Ok(()),
-            Err(no_path) => no_path,
-        };
+        let NoPath { denial, leads_to_root } =
+            match self.find(Presented { chain, facts: &leaf.facts }, &anchors, now, trusted) {
+                Ok(()) => return Ok(()),
+                Err(no_path) => no_path,
+            };
         match leads_to_root {
             true => self.refusals.refuse(denial, None, &leaf, now.boot),
             false => self.refusals.count(denial),
@@ -60,14 +61,14 @@ impl AdministratorVerifier {
     /// by the untrusted clock instead. What had ended by the highest time has ended.
     fn find(
         &self,
-        chain: &[CertificateDer<'_>],
+        presented: Presented<'_>,
         anchors: &[Anchor],
         now: Now,
         trusted: bool,
     ) -> Result<(), NoPath> {
-        match path::find(chain, anchors, now).map(|_| ()) {
+        match path::find(presented, anchors, now).map(|_| ()) {
             Err(no_path) if !trusted && no_path.denial == Denial::PeerCertificateNotYetValid => {
-                path::find(chain, anchors, self.clock.untrusted()).map(|_| ())
+                path::find(presented, anchors, self.clock.untrusted()).map(|_| ())
             }
             outcome => outcome,
         }

@@ -16,6 +16,7 @@ pub mod observer;
 pub mod path;
 pub mod peer;
 pub mod revocation;
+pub mod shards;
 pub mod svid;
 #[cfg(test)]
 mod testkit;
@@ -28,6 +29,7 @@ pub use administrator::AdministratorVerifier;
 pub use certificate::{IdentityError, ServerIdentity};
 pub use observer::{Cause, HandshakeObserver};
 pub use peer::{AdminConnection, Connection, Peer};
+pub use shards::Shards;
 pub use trust::{
     DomainConfig, DomainStatus, InputChange, Marks, MarksUnavailable, RevocationMode, Revocations, Trust,
 };

@@ -3,7 +3,7 @@
 //! *Takes* a presented chain and the roots of one trust domain. *Gives* [`Path`]. *Denies* `PeerUntrusted`,
 //! `PeerCertificateExpired`, `PeerCertificateNotYetValid`, `PeerIdentityMalformed`. *Source*: RFC 5280 §6.
 
-use super::svid::{self, Window};
+use super::svid::{self, Facts, Window};
 use super::tls;
 use crate::denial::{Class, Denial};
 use crate::time::{Now, WallTime};
@@ -60,15 +60,34 @@ pub struct NoPath {
     pub leads_to_root: bool,
 }
 
-/// Finds a path that holds at `now`. `chain` is leaf first, its shape checked.
-pub fn find(chain: &[CertificateDer<'_>], anchors: &[Anchor], now: Now) -> Result<Path, NoPath> {
+/// A chain as presented, leaf first, its shape checked; and what each of its certificates says, in the same order.
+#[derive(Clone, Copy)]
+pub struct Presented<'a> {
+    /// The certificates.
+    pub chain: &'a [CertificateDer<'a>],
+    /// What they say.
+    pub facts: &'a [Facts],
+}
+
+impl Presented<'_> {
+    /// What a certificate of the chain says. **Denies** `PeerIdentityMalformed` where it is none of the chain.
+    fn facts(&self, certificate: &webpki::Cert<'_>) -> Result<Facts, Denial> {
+        let der = certificate.der();
+        let mut all = self.chain.iter().zip(self.facts);
+        let found = all.find(|(presented, _)| presented.as_ref() == der.as_ref());
+        found.map(|(_, facts)| *facts).ok_or(Denial::PeerIdentityMalformed)
+    }
+}
+
+/// Finds a path that holds at `now`.
+pub fn find(presented: Presented<'_>, anchors: &[Anchor], now: Now) -> Result<Path, NoPath> {
     let untrusted = |denial| NoPath { denial, leads_to_root: false };
-    let (leaf, issuers) = chain.split_first().ok_or(untrusted(Denial::PeerIdentityMalformed))?;
+    let (leaf, issuers) = presented.chain.split_first().ok_or(untrusted(Denial::PeerIdentityMalformed))?;
     let leaf = EndEntityCert::try_from(leaf).map_err(|_| untrusted(Denial::PeerIdentityMalformed))?;
     let roots: Vec<TrustAnchor<'_>> = anchors.iter().map(|anchor| anchor.anchor.clone()).collect();
     let denials = RefCell::new(Vec::new());
     let judge = |candidate: &VerifiedPath<'_>| {
-        check_windows(candidate, anchors, now).map(|_| ()).map_err(|denial| {
+        check_windows(presented, candidate, anchors, now).map(|_| ()).map_err(|denial| {
             denials.borrow_mut().push(denial);
             Error::CertDistrusted
         })
@@ -79,7 +98,7 @@ pub fn find(chain: &[CertificateDer<'_>], anchors: &[Anchor], now: Now) -> Resul
         let usage = KeyUsage::client_auth();
         let found = leaf.verify_for_usage(tls::ALL, &roots, issuers, time, usage, None, Some(&judge));
         let error = match found {
-            Ok(path) => return accepted(&path, anchors, now, time).map_err(untrusted),
+            Ok(path) => return accepted(presented, &path, anchors, now, time).map_err(untrusted),
             Err(error) => error,
         };
         match other_time(&error) {
@@ -146,8 +165,14 @@ fn no_path(error: &Error, denials: &[Denial]) -> NoPath {
     NoPath { denial, leads_to_root: false }
 }
 
-fn accepted(path: &VerifiedPath<'_>, anchors: &[Anchor], now: Now, time: UnixTime) -> Result<Path, Denial> {
-    let (ends, may_sign_lists) = check_windows(path, anchors, now)?;
+fn accepted(
+    presented: Presented<'_>,
+    path: &VerifiedPath<'_>,
+    anchors: &[Anchor],
+    now: Now,
+    time: UnixTime,
+) -> Result<Path, Denial> {
+    let (ends, may_sign_lists) = check_windows(presented, path, anchors, now)?;
     if time < unix(now.wall) {
         return Err(Denial::PeerCertificateExpired);
     }
@@ -164,18 +189,23 @@ fn accepted(path: &VerifiedPath<'_>, anchors: &[Anchor], now: Now, time: UnixTim
             issuer_may_sign_lists,
         });
         issuer_spki = certificate.subject_public_key_info().to_vec();
-        issuer_may_sign_lists = svid::may_sign_lists(&svid::parse(&certificate.der())?);
+        issuer_may_sign_lists = presented.facts(certificate)?.may_sign_lists;
     }
     links.reverse();
     Ok(Path { links, ends, anchor: path.anchor().to_owned(), time })
 }
 
 /// Every certificate of the path, root included, holds at `now`. Gives the first end, and whether the root may sign lists.
-fn check_windows(path: &VerifiedPath<'_>, anchors: &[Anchor], now: Now) -> Result<(WallTime, bool), Denial> {
+fn check_windows(
+    presented: Presented<'_>,
+    path: &VerifiedPath<'_>,
+    anchors: &[Anchor],
+    now: Now,
+) -> Result<(WallTime, bool), Denial> {
     let end_entity: &webpki::Cert<'_> = path.end_entity();
     let mut ends = WallTime(u64::MAX);
     for certificate in path.intermediate_certificates().chain([end_entity]) {
-        let window = svid::window(&svid::parse(&certificate.der())?);
+        let window = presented.facts(certificate)?.window;
         window.check(now.wall)?;
         ends = ends.min(window.ends);
     }

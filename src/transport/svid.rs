@@ -22,6 +22,18 @@ pub struct Leaf {
     pub serial: String,
     /// When it begins and ends.
     pub window: Window,
+    /// What each certificate of its chain says, leaf first: parsed once, as their bytes do not change, and held against the
+    /// clock each time.
+    pub facts: Vec<Facts>,
+}
+
+/// What one certificate says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// When it begins and ends.
+    pub window: Window,
+    /// Whether it may sign revocation lists.
+    pub may_sign_lists: bool,
 }
 
 /// A certificate's validity; `ends` is exclusive here, one instant stricter than RFC 5280 §4.1.2.5.
@@ -49,18 +61,18 @@ impl Window {
 
 /// Checks a workload's chain, leaf first. **Denies** `PeerIdentityAmbiguous`, `PeerIdentityMalformed`.
 pub fn check_workload(chain: &[CertificateDer<'_>]) -> Result<(SpiffeId, Leaf), Denial> {
-    let certificate = check_chain(chain)?;
+    let (certificate, facts) = check_chain(chain)?;
     let id = spiffe_id(&certificate)?;
     check_leaf_usage(&certificate)?;
-    Ok((id, leaf(&certificate)))
+    Ok((id, leaf(&certificate, facts)))
 }
 
 /// Checks an administrator's chain, leaf first: the same leaf, but it is nobody's SVID. **Denies** `PeerIdentityMalformed`.
 pub fn check_administrator(chain: &[CertificateDer<'_>]) -> Result<Leaf, Denial> {
-    let certificate = check_chain(chain)?;
+    let (certificate, facts) = check_chain(chain)?;
     match uris(&certificate)?.iter().any(|uri| uri.to_ascii_lowercase().starts_with("spiffe:")) {
         true => Err(Denial::PeerIdentityMalformed),
-        false => check_leaf_usage(&certificate).map(|()| leaf(&certificate)),
+        false => check_leaf_usage(&certificate).map(|()| leaf(&certificate, facts)),
     }
 }
 
@@ -111,18 +123,26 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest
 }
 
-fn check_chain<'a>(chain: &'a [CertificateDer<'_>]) -> Result<X509Certificate<'a>, Denial> {
+fn check_chain<'a>(chain: &'a [CertificateDer<'_>]) -> Result<(X509Certificate<'a>, Vec<Facts>), Denial> {
     let total = chain.iter().map(|certificate| certificate.len()).fold(0, usize::saturating_add);
     let (first, issuers) = chain.split_first().ok_or(Denial::PeerIdentityMalformed)?;
     if total > limits::CHAIN_BYTES || chain.len() > limits::CHAIN_CERTIFICATES {
         return Err(Denial::PeerIdentityMalformed);
     }
+    let leaf = parse(first)?;
+    let mut all = vec![facts(&leaf)];
     for issuer in issuers {
-        if !may_sign_certificates(&parse(issuer)?, true) {
+        let issuer = parse(issuer)?;
+        if !may_sign_certificates(&issuer, true) {
             return Err(Denial::PeerIdentityMalformed);
         }
+        all.push(facts(&issuer));
     }
-    parse(first)
+    Ok((leaf, all))
+}
+
+fn facts(certificate: &X509Certificate<'_>) -> Facts {
+    Facts { window: window(certificate), may_sign_lists: may_sign_lists(certificate) }
 }
 
 fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, Denial> {
@@ -170,11 +190,12 @@ fn check_leaf_usage(certificate: &X509Certificate<'_>) -> Result<(), Denial> {
     }
 }
 
-fn leaf(certificate: &X509Certificate<'_>) -> Leaf {
+fn leaf(certificate: &X509Certificate<'_>, facts: Vec<Facts>) -> Leaf {
     Leaf {
         spki_sha256: sha256(certificate.public_key().raw),
         serial: hex::encode(certificate.raw_serial()),
         window: window(certificate),
+        facts,
     }
 }
 

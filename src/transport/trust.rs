@@ -4,7 +4,7 @@
 //! `PeerTrustDomainUnknown` to `RevocationStale`. *Source*: SPIFFE X.509-SVID §5; RFC 5280 §6; `evidence.md` §8.
 
 use super::domain::{Domain, InputStatus, Snapshot, sequence_mark};
-use super::path::{self, Path};
+use super::path::{self, Path, Presented};
 use super::peer::Connection;
 use super::svid::Leaf;
 use crate::denial::{Class, Denial};
@@ -341,10 +341,11 @@ impl Trust {
         };
         let snapshot = domain.snapshot();
         let revocations = self.revocations.load_full();
+        let presented = Presented { chain, facts: &leaf.facts };
         let mut denials = Vec::new();
         let mut path = None;
         let mut leads_to_root = false;
-        match snapshot.bundle(now).map(|bundle| path::find(chain, &bundle.anchors, now)) {
+        match snapshot.bundle(now).map(|bundle| path::find(presented, &bundle.anchors, now)) {
             Ok(Ok(found)) => (path, leads_to_root) = (Some(found), true),
             Ok(Err(no_path)) if !no_path.leads_to_root => return refuse(no_path.denial),
             Ok(Err(no_path)) => {

@@ -145,9 +145,10 @@ impl World {
             clock: broker.clock.clone(),
             observer,
             limits: ConnectionLimits::default(),
+            shards: None,
         };
         let service = portcullis::api::release::ReleaseService::server(broker);
-        let front = portcullis::api::front::Front::new(tonic::service::Routes::new(service).prepare());
+        let front = portcullis::api::front::Front::new(service);
         let (shutdown, stopped) = tokio::sync::watch::channel(false);
         tokio::spawn(acceptor.serve(front, stopped));
         (address, shutdown)

@@ -88,7 +88,7 @@ impl Rig {
         let (stop, stopped) = watch::channel(false);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = tonic::service::Routes::new(ReleaseService::server(Arc::new(broker))).prepare();
+        let service = ReleaseService::server(Arc::new(broker));
         let acceptor = Rig::acceptor(world, listener);
         tokio::spawn(acceptor.serve(Front::new(service), stopped));
         let mut config = world.client.clone();
@@ -111,6 +111,7 @@ impl Rig {
             clock,
             observer,
             limits: ConnectionLimits::default(),
+            shards: None,
         }
     }
 

@@ -241,12 +241,14 @@ enum NotTheBroker {
 
 impl BrokerVerifier {
     fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), NotTheBroker> {
-        let (id, _) = svid::check_workload(chain).map_err(NotTheBroker::Shape)?;
+        let (id, leaf) = svid::check_workload(chain).map_err(NotTheBroker::Shape)?;
         if id != self.broker_id {
             return Err(NotTheBroker::OtherIdentity(id));
         }
         let now = self.clock.now().map_err(|_| NotTheBroker::Clock)?;
-        path::find(chain, &self.anchors, now).map(drop).map_err(|no_path| NotTheBroker::Path(no_path.denial))
+        let presented = path::Presented { chain, facts: &leaf.facts };
+        let found = path::find(presented, &self.anchors, now);
+        found.map(drop).map_err(|no_path| NotTheBroker::Path(no_path.denial))
     }
 }
 

@@ -30,7 +30,7 @@ use crate::transport::administrator::AdministratorVerifier;
 use crate::transport::certificate::ServerIdentity;
 use crate::transport::tls;
 use crate::transport::verifier::WorkloadVerifier;
-use crate::transport::{Marks, MarksUnavailable, Trust};
+use crate::transport::{Marks, MarksUnavailable, Shards, Trust};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,6 +62,9 @@ pub enum StartError {
     /// A listener's address cannot be had.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// The threads that serve connections cannot be had.
+    #[error("cannot start a thread for connections: {0}")]
+    Threads(std::io::Error),
     /// A clock cannot be read at all.
     #[error("a clock cannot be read")]
     Clock,
@@ -76,6 +79,8 @@ pub struct Server {
     shutdown: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
     keeper: JoinHandle<()>,
+    /// Last of all: a stream that was left ends its records there.
+    _shards: Arc<Shards>,
 }
 
 impl Server {
@@ -112,20 +117,23 @@ impl Server {
         let (shutdown, stopped) = watch::channel(false);
         let (heard, observer) = Heard::new();
         let parts = Parts { config, broker: &broker, observer: Arc::new(observer) };
+        let shards = Arc::new(Shards::start().map_err(StartError::Threads)?);
         let workloads = bind(config.broker.listen).await?;
         let operators = bind(config.admin.listen).await?;
         let address = local(&workloads, config.broker.listen)?;
         let admin_address = local(&operators, config.admin.listen)?;
-        let release = tonic::service::Routes::new(ReleaseService::server(broker.clone())).prepare();
+        let release = ReleaseService::server(broker.clone());
         let audit = config.storage.audit.clone();
-        let admin = tonic::service::Routes::new(AdminService::server(registry.clone(), kv, audit)).prepare();
-        let workloads =
-            parts.acceptor(workloads, PeerKind::Workload).serve(Front::new(release), stopped.clone());
-        let operators =
-            parts.acceptor(operators, PeerKind::Administrator).serve(Front::new(admin), stopped.clone());
+        let admin = AdminService::server(registry.clone(), kv, audit);
+        let workloads = parts
+            .acceptor(workloads, PeerKind::Workload, Some(shards.clone()))
+            .serve(Front::new(release), stopped.clone());
+        let operators = parts
+            .acceptor(operators, PeerKind::Administrator, None)
+            .serve(Front::new(admin), stopped.clone());
         let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
         let keeper = tokio::spawn(keep::run(broker.clone(), registry.vault().clone(), heard, stopped));
-        Ok(Server { broker, registry, address, admin_address, shutdown, listeners, keeper })
+        Ok(Server { broker, registry, address, admin_address, shutdown, listeners, keeper, _shards: shards })
     }
 
     /// Where workloads connect.
@@ -175,7 +183,7 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn acceptor(&self, listener: TcpListener, kind: PeerKind) -> Acceptor {
+    fn acceptor(&self, listener: TcpListener, kind: PeerKind, shards: Option<Arc<Shards>>) -> Acceptor {
         let provider = Arc::new(tls::crypto_provider());
         let (clock, observer) = (self.broker.clock.clone(), self.observer.clone());
         let roots = self.config.admin.roots.clone();
@@ -197,6 +205,7 @@ impl Parts<'_> {
             clock,
             observer,
             limits: ConnectionLimits::default(),
+            shards,
         }
     }
 }
