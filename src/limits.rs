@@ -278,6 +278,11 @@ pub const NITRO_NONCE_BYTES: usize = 512;
 /// document would, too.
 pub const NITRO_AGE_SECONDS: u64 = 5 * 60;
 
+// Import of reference values.
+
+/// A signed CoRIM, bytes: published ones take some KiB; this is thousands of measurements, and some 30 MiB when read.
+pub const CORIM_BYTES: usize = 1024 * 1024;
+
 // Policy and reference values.
 
 /// All policy text, bytes: 1000 policies of about 400 bytes, twice.

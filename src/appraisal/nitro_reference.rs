@@ -88,8 +88,13 @@ pub struct PcrIndex(u8);
 impl PcrIndex {
     /// Parses a number without leading zeros.
     pub fn parse(text: &str) -> Option<Self> {
-        let index: u8 = text.parse().ok()?;
-        (index < limits::NITRO_PCRS && index.to_string() == text).then_some(PcrIndex(index))
+        let index = text.parse().ok().and_then(PcrIndex::new)?;
+        (index.to_string() == text).then_some(index)
+    }
+
+    /// The index of that number.
+    pub fn new(number: u64) -> Option<Self> {
+        u8::try_from(number).ok().filter(|index| *index < limits::NITRO_PCRS).map(PcrIndex)
     }
 }
 
@@ -100,7 +105,12 @@ pub struct PcrValue([u8; 48]);
 impl PcrValue {
     /// Parses 96 hex digits.
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes: [u8; 48] = hex::decode(text).ok()?.try_into().ok()?;
+        PcrValue::new(&hex::decode(text).ok()?)
+    }
+
+    /// The value of these 48 bytes.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let bytes: [u8; 48] = bytes.try_into().ok()?;
         (bytes != [0; 48]).then_some(PcrValue(bytes))
     }
 

@@ -61,10 +61,10 @@ impl<'a> Entries<'a> {
     /// The value of `key`, taken out.
     pub fn take(&mut self, key: &Value<'_>) -> Option<Value<'a>> {
         let at = self.0.iter().position(|(found, _)| found == key)?;
-        Some(self.0.swap_remove(at).1)
+        Some(self.0.remove(at).1)
     }
 
-    /// What nobody took.
+    /// What nobody took, in its order.
     pub fn rest(self) -> Vec<(Value<'a>, Value<'a>)> {
         self.0
     }

@@ -11,7 +11,7 @@ use super::claims::{self, NitroClaims};
 use super::parse::{Document, parse};
 use super::trust::NitroTrust;
 use crate::denial::Denial;
-use crate::evidence::cbor::{self, Value};
+use crate::evidence::cose;
 use crate::evidence::outcome::{Checks, Ends};
 use crate::limits;
 use crate::time::{Now, WallTime};
@@ -130,21 +130,12 @@ fn check_signature(document: &Document<'_>, certificates: &Certificates<'_>) -> 
     let (r, s) = document.signature.split_at(document.signature.len() / 2);
     // The library refuses these; a signature of zeros is what others forgot (CVE-2022-21449).
     let is_zero = claims::all_zero(r) || claims::all_zero(s);
-    let message = signed_bytes(document.protected, document.payload);
+    let message = cose::signed_bytes(document.protected, &[], document.payload);
     if is_zero || key.verify(&message, document.signature).is_err() {
         let detail = "the signature is not of the enclave certificate's key";
         return Err(Refusal::new(Denial::EvidenceSignatureInvalid, detail));
     }
     Ok(())
-}
-
-pub(super) fn signed_bytes(protected: &[u8], payload: &[u8]) -> Vec<u8> {
-    cbor::write(&Value::Array(vec![
-        Value::Text("Signature1"),
-        Value::Bytes(protected),
-        Value::Bytes(&[]),
-        Value::Bytes(payload),
-    ]))
 }
 
 /// Whole, in constant time; a binding that is empty or all zeros is nobody's.
