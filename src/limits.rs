@@ -258,6 +258,36 @@ pub const ATTEST_FILE_BYTES: u64 = 1024 * 1024 * 1024;
 pub const PROCESS_DOCUMENT_BYTES: usize = 64 * 1024;
 /// Nesting of CBOR (`evidence.md` §1).
 pub const CBOR_DEPTH: usize = 16;
+/// Entries of a CBOR map whose keys need not ascend, each compared with all before: a Nitro document has at most 32 in one,
+/// a CoRIM some twenty.
+pub const CBOR_UNORDERED_ENTRIES: usize = 128;
+
+// AWS Nitro Enclaves (`nitro`): `evidence.md` §1 and §2, AWS's own "attestation process".
+
+/// An attestation document, bytes (`evidence.md` §1): real ones take some 4.6 KiB, the largest allowed fields 2 KiB more.
+pub const NITRO_DOCUMENT_BYTES: usize = 16 * 1024;
+/// PCRs of a document, and one past the greatest index.
+pub const NITRO_PCRS: u8 = 32;
+/// A certificate of a document, bytes.
+pub const NITRO_CERTIFICATE_BYTES: usize = 1024;
+/// Certificates in `cabundle`: AWS sends four, and webpki follows six intermediates under a root.
+pub const NITRO_CABUNDLE: usize = 7;
+/// `module_id`, bytes: AWS's are 39.
+pub const NITRO_MODULE_ID_BYTES: usize = 256;
+/// `public_key`, bytes.
+pub const NITRO_PUBLIC_KEY_BYTES: usize = 1024;
+/// `user_data`, bytes: AWS's text; its CDDL says twice that, and what a verifier refuses no enclave should send.
+pub const NITRO_USER_DATA_BYTES: usize = 512;
+/// `nonce`, bytes.
+pub const NITRO_NONCE_BYTES: usize = 512;
+/// Oldest `timestamp` of a document, seconds (`evidence.md` §2): its certificate lives for three hours, and a captured
+/// document would, too.
+pub const NITRO_AGE_SECONDS: u64 = 5 * 60;
+
+// Import of reference values.
+
+/// A signed CoRIM, bytes: published ones take some KiB; this is thousands of measurements, and some 30 MiB when read.
+pub const CORIM_BYTES: usize = 1024 * 1024;
 
 // Policy and reference values.
 

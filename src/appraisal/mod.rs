@@ -4,6 +4,8 @@
 //! `ReferenceValuesUnavailable`, `MeasurementMismatch`. *Source*: RFC 9334 §7.1 (appraisal policy for evidence).
 
 pub mod claims;
+pub mod corim;
+pub mod nitro_reference;
 pub mod reference_text;
 pub mod reference_set;
 pub mod reference_values;

@@ -4,6 +4,8 @@
 //! *Denies* the `Evidence…` and `Endorsement…` variants, `NodesUnavailable`. *Source*: RFC 9334 (Verifier); `evidence.md` §1.
 
 pub mod cbor;
+pub mod cose;
+pub mod nitro;
 pub mod outcome;
 pub mod process;
 mod verified;
