@@ -137,33 +137,27 @@ impl<'a> Certificate<'a> {
 
     /// `productName`, an IA5String.
     pub(super) fn product_name(&self) -> Option<&str> {
-        ia5(self.extension("2")?)
+        ia5(self.extension(&[2])?)
     }
 
     /// The chip, 64 or 8 bytes: raw, not DER, though it may look like DER.
     pub(super) fn hw_id(&self) -> Option<&[u8]> {
-        self.extension("4")
+        self.extension(&[4])
     }
 
     /// The cloud provider of a VLEK, an IA5String.
     pub(super) fn csp_id(&self) -> Option<&str> {
-        ia5(self.extension("5")?)
+        ia5(self.extension(&[5])?)
     }
 
     /// The TCB version it is for; none where a component that the product has is missing or no number from 0 to 255.
     pub(super) fn tcb(&self, product: Product) -> Option<Tcb> {
-        let level = |component| spl(self.extension(component)?);
+        let level = |component| spl(self.extension(&[3, component])?);
         let fmc = match product {
-            Product::Turin => Some(level("3.9")?),
+            Product::Turin => Some(level(9)?),
             Product::Milan | Product::Genoa => None,
         };
-        Some(Tcb {
-            fmc,
-            bootloader: level("3.1")?,
-            tee: level("3.2")?,
-            snp: level("3.3")?,
-            microcode: level("3.8")?,
-        })
+        Some(Tcb { fmc, bootloader: level(1)?, tee: level(2)?, snp: level(3)?, microcode: level(8)? })
     }
 
     /// What it is for, where it is the certificate of a signing key and says all of it.
@@ -176,9 +170,9 @@ impl<'a> Certificate<'a> {
         Some(CertificateName { product, signing_key, chip_id, tcb: self.tcb(product)? })
     }
 
-    fn extension(&self, below: &str) -> Option<&[u8]> {
+    fn extension(&self, below: &[u8]) -> Option<&[u8]> {
         let is = |found: &&x509_parser::extensions::X509Extension<'_>| {
-            found.oid.to_id_string().strip_prefix(AMD_ARC) == Some(below)
+            found.oid.as_bytes().strip_prefix(AMD_ARC) == Some(below)
         };
         self.parsed.extensions().iter().find(is).map(|extension| extension.value)
     }
@@ -245,8 +239,9 @@ const PSS_WITH_TRAILER: &[u8] = &[
     0x01, 0x01,
 ];
 
-/// AMD's arc for these extensions (AMD 57230 §3.1).
-const AMD_ARC: &str = "1.3.6.1.4.1.3704.1.";
+/// AMD's arc for these extensions, 1.3.6.1.4.1.3704.1, contents of the OID (AMD 57230 §3.1). What is below it here is one
+/// byte a part.
+const AMD_ARC: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x9c, 0x78, 0x01];
 /// id-ecPublicKey (RFC 5480 §2.1.1).
 const EC_PUBLIC_KEY: &str = "1.2.840.10045.2.1";
 /// secp384r1 (RFC 5480 §2.1.1.1).

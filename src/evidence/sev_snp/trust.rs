@@ -21,6 +21,7 @@ use crate::evidence::outcome::Refusal;
 use crate::limits;
 use crate::time::{Now, WallTime};
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use webpki::{EndEntityCert, KeyUsage};
 #[derive(Clone, Debug, Default)]
 pub struct SevSnpTrust {
     roots: Vec<Root>,
-    intermediates: Vec<Arc<[u8]>>,
+    intermediates: Vec<Intermediate>,
     lists: BTreeMap<([u8; 32], SigningKey), List>,
     lists_required: BTreeSet<Product>,
     kept: HashMap<CertificateName, Arc<[u8]>>,
@@ -94,6 +95,17 @@ struct Root {
     serial: Vec<u8>,
     window: Window,
     may_sign_lists: bool,
+}
+
+/// An ASK or ASVK, pinned or carried: believed for its root's signature alone.
+#[derive(Clone, Debug)]
+struct Intermediate {
+    der: Arc<[u8]>,
+    subject: Vec<u8>,
+    issuer: Vec<u8>,
+    serial: Vec<u8>,
+    window: Window,
+    may_sign_certificates: bool,
 }
 
 /// A path from a signing key over one intermediate to a root. Validity and revocation are not looked at yet.
@@ -165,7 +177,7 @@ impl SevSnpTrust {
         if !certificate.subject_name().is_some_and(named) || !certificate.may_sign_certificates() {
             return Err(TrustError::NoIntermediate);
         }
-        self.intermediates.push(der.into());
+        self.intermediates.push(Intermediate::of(&certificate));
         Ok(())
     }
 
@@ -268,17 +280,18 @@ impl SevSnpTrust {
     /// product, pinned or carried. A root that is carried is not looked at. **Denies** `EndorsementUntrusted`;
     /// `CollateralUnavailable` where no intermediate of that name is at hand.
     pub(super) fn chain<'c>(
-        &'c self,
+        &self,
         leaf: &Certificate<'_>,
         carried: impl Iterator<Item = &'c [u8]>,
     ) -> Result<Chain, Refusal> {
         let (signing_key, product) = leaf.role().ok_or_else(|| untrusted("no signing key of a product"))?;
-        let pinned = self.intermediates.iter().map(AsRef::as_ref);
-        let named = |candidate: &Certificate<'_>| candidate.subject() == leaf.issuer();
-        let carried = carried.filter_map(Certificate::parse).filter(named).take(limits::SEV_SNP_ISSUERS);
         let mut why = None;
-        for intermediate in pinned.filter_map(Certificate::parse).filter(named).chain(carried) {
-            let above = |root: &&Root| root.product == product && root.subject == intermediate.issuer();
+        let carried = carried.filter_map(Certificate::parse).filter(|found| found.subject() == leaf.issuer());
+        let carried = carried.take(limits::SEV_SNP_ISSUERS).map(|found| Cow::Owned(Intermediate::of(&found)));
+        let pinned =
+            self.intermediates.iter().filter(|found| found.subject == leaf.issuer()).map(Cow::Borrowed);
+        for intermediate in pinned.chain(carried) {
+            let above = |root: &&Root| root.product == product && root.subject == intermediate.issuer;
             why = why.or(Some("no trusted root has the name of the intermediate's issuer".to_owned()));
             for root in self.roots.iter().filter(above) {
                 match check_signatures(leaf, &intermediate, root) {
@@ -287,8 +300,8 @@ impl SevSnpTrust {
                             product,
                             signing_key,
                             leaf: leaf.window(),
-                            intermediate: intermediate.window(),
-                            intermediate_serial: intermediate.serial(),
+                            intermediate: intermediate.window,
+                            intermediate_serial: intermediate.serial.clone(),
                             root: root.window,
                             root_sha256: root.sha256,
                             root_serial: root.serial.clone(),
@@ -338,6 +351,19 @@ impl SevSnpTrust {
     }
 }
 
+impl Intermediate {
+    fn of(certificate: &Certificate<'_>) -> Self {
+        Intermediate {
+            der: certificate.der.into(),
+            subject: certificate.subject().to_vec(),
+            issuer: certificate.issuer().to_vec(),
+            serial: certificate.serial(),
+            window: certificate.window(),
+            may_sign_certificates: certificate.may_sign_certificates(),
+        }
+    }
+}
+
 fn lacking(signing_key: SigningKey, product: Product) -> Refusal {
     let name = signing_key.issuer_name(product);
     Refusal::new(Denial::CollateralUnavailable, format!("no intermediate `{name}` is pinned or carried"))
@@ -345,16 +371,12 @@ fn lacking(signing_key: SigningKey, product: Product) -> Refusal {
 
 /// Signatures, the intermediate's rights and constraints by webpki, at a time within both validities: whether they hold now is asked afterwards, so that
 /// what is expired and what is foreign have different names.
-fn check_signatures(
-    leaf: &Certificate<'_>,
-    above: &Certificate<'_>,
-    root: &Root,
-) -> Result<(), webpki::Error> {
-    if !above.may_sign_certificates() {
+fn check_signatures(leaf: &Certificate<'_>, above: &Intermediate, root: &Root) -> Result<(), webpki::Error> {
+    if !above.may_sign_certificates {
         return Err(webpki::Error::EndEntityUsedAsCa);
     }
-    let (der, intermediate) = (CertificateDer::from(leaf.der), CertificateDer::from(above.der));
-    let begins = leaf.window().begins.max(above.window().begins);
+    let (der, intermediate) = (CertificateDer::from(leaf.der), CertificateDer::from(above.der.as_ref()));
+    let begins = leaf.window().begins.max(above.window.begins);
     let time = UnixTime::since_unix_epoch(Duration::from_secs(begins.seconds()));
     let (anchors, intermediates) = ([root.anchor.clone()], [intermediate]);
     let end_entity = EndEntityCert::try_from(&der)?;

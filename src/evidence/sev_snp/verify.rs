@@ -133,8 +133,8 @@ pub fn examine<E: AsRef<[u8]>>(
 ) -> Result<Examined, Refusal> {
     let report = checks.note("shape", parse(body))?;
     let signing_key = checks.note("signing-key", check_signing_key(&report))?;
-    let der = checks.note("endorsement", choose(&report, endorsements, trust))?;
-    let (leaf, product) = checks.note("endorsement-name", check_name(der, signing_key))?;
+    let leaf = checks.note("endorsement", choose(&report, endorsements, trust))?;
+    let product = checks.note("endorsement-name", check_name(&leaf, signing_key))?;
     let carried = endorsements.iter().skip(1).map(AsRef::as_ref);
     let chain = checks.note("chain", trust.chain(&leaf, carried))?;
     checks.note("validity", check_validity(&chain, now))?;
@@ -176,25 +176,25 @@ fn choose<'e, E: AsRef<[u8]>>(
     report: &Report<'_>,
     endorsements: &'e [E],
     trust: &'e SevSnpTrust,
-) -> Result<&'e [u8], Refusal> {
-    let carried = endorsements.first().map(AsRef::as_ref);
-    let fits = |der: &&[u8]| Certificate::parse(der).is_some_and(|certificate| is_for(&certificate, report));
-    match (carried.filter(fits), trust.kept_for(report), carried) {
-        (Some(fitting), _, _) => Ok(fitting),
-        (None, Some(kept), _) => Ok(kept),
-        (None, None, Some(carried)) => Ok(carried),
-        (None, None, None) => {
+) -> Result<Certificate<'e>, Refusal> {
+    let carried = endorsements.first().map(|first| Certificate::parse(first.as_ref()));
+    let fits =
+        carried.as_ref().is_some_and(|found| found.as_ref().is_some_and(|found| is_for(found, report)));
+    let kept = if fits { None } else { trust.kept_for(report).and_then(Certificate::parse) };
+    match (kept, carried) {
+        (Some(kept), _) => Ok(kept),
+        (None, Some(Some(carried))) => Ok(carried),
+        (None, Some(None)) => Err(untrusted("the first endorsement is no certificate")),
+        (None, None) => {
             Err(Refusal::new(Denial::CollateralUnavailable, "no certificate of the signing key is at hand"))
         }
     }
 }
 
 /// A VCEK is called so and comes from the product's ASK, a VLEK from its ASVK, and the report says the same.
-fn check_name(der: &[u8], signing_key: SigningKey) -> Result<(Certificate<'_>, Product), Refusal> {
-    let certificate =
-        Certificate::parse(der).ok_or_else(|| untrusted("the endorsement is no certificate"))?;
+fn check_name(certificate: &Certificate<'_>, signing_key: SigningKey) -> Result<Product, Refusal> {
     match certificate.role() {
-        Some((named, product)) if named == signing_key => Ok((certificate, product)),
+        Some((named, product)) if named == signing_key => Ok(product),
         Some((named, _)) => {
             let detail =
                 format!("the report says {}, the certificate is a {}", signing_key.name(), named.name());
