@@ -22,7 +22,8 @@ pub struct SevSnpClaims {
     pub version: u32,
     /// What signed it.
     pub signing_key: SigningKey,
-    /// The chip, as a VCEK's certificate names it too: 64 bytes, on Turin 8. Absent where the host masks it, or with a VLEK.
+    /// The chip, 64 bytes, on Turin 8; with a VCEK its certificate says the same. Absent where the host masks it, as hosts do
+    /// that have a VLEK.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chip_id: Option<String>,
     /// The cloud provider of a VLEK, such as `CN=cc-us-east-2.amazonaws.com`.

@@ -180,6 +180,25 @@ fn a_list_that_does_not_say_what_it_should_is_not_taken() {
 }
 
 #[test]
+fn an_older_list_is_refused_after_a_restart_too() {
+    let authority = Authority::new("Milan");
+    let list = |number| authority.list(&[], number, T0, Some(T0 + DAY));
+    let mark = hand_in(&mut trust(&authority), &list(5), SigningKey::Vcek).unwrap();
+    let kept = serde_json::to_string(&mark).unwrap();
+    let mut restarted = trust(&authority);
+    restarted.remember(serde_json::from_str(&kept).unwrap());
+    assert_eq!(hand_in(&mut restarted, &list(4), SigningKey::Vcek), Err(TrustError::ListOlder));
+    assert_eq!(hand_in(&mut restarted, &list(5), SigningKey::Vcek), Ok(mark.clone()));
+    assert!(hand_in(&mut restarted, &list(6), SigningKey::Vcek).is_ok());
+    restarted.remember(mark);
+    assert_eq!(hand_in(&mut restarted, &list(5), SigningKey::Vcek), Err(TrustError::ListOlder));
+    assert!(
+        hand_in(&mut restarted, &list(4), SigningKey::Vlek).is_ok(),
+        "the other address counts by itself"
+    );
+}
+
+#[test]
 fn the_ends_are_of_all_that_the_verdict_rests_on() {
     let authority = Authority::new("Milan");
     let signer = authority.vcek();

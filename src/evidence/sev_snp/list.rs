@@ -25,7 +25,8 @@ pub(super) struct List {
 
 /// How new a list is: a list below a mark already seen is an older one, put in its place. To be kept durably by whoever
 /// hands lists in; of one issuer and kind they compare by number, then by thisUpdate.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ListMark {
     /// SHA-256 of the root certificate that signed it.
     pub root: [u8; 32],

@@ -33,6 +33,7 @@ pub struct SevSnpTrust {
     roots: Vec<Root>,
     intermediates: Vec<Intermediate>,
     lists: BTreeMap<([u8; 32], SigningKey), List>,
+    marks: BTreeMap<([u8; 32], SigningKey), ListMark>,
     lists_required: BTreeSet<Product>,
     kept: HashMap<CertificateName, Arc<[u8]>>,
 }
@@ -196,7 +197,7 @@ impl SevSnpTrust {
 
     /// Takes a list in, DER or PEM, that was read from a file or fetched from [`super::list_path`]; `signing_key` says from
     /// which of the two addresses. It is believed for its signature by a trusted root, verified here, once. A list that is
-    /// older than the one held is refused; the mark that is given back is to be kept, and to be held against at a restart.
+    /// older than one seen before is refused; the mark that is given back is to be kept for [`SevSnpTrust::remember`].
     pub fn hand_in_list(
         &mut self,
         bytes: &[u8],
@@ -212,12 +213,21 @@ impl SevSnpTrust {
         let root = self.roots.iter().find(signed).ok_or(TrustError::ListUntrusted)?;
         let list = unsigned.of(root.sha256, signing_key, max_age_seconds, now)?;
         let place = (root.sha256, signing_key);
-        if self.lists.get(&place).is_some_and(|held| list.mark < held.mark) {
+        if self.marks.get(&place).is_some_and(|seen| list.mark < *seen) {
             return Err(TrustError::ListOlder);
         }
         let mark = list.mark.clone();
+        self.marks.insert(place, mark.clone());
         self.lists.insert(place, list);
         Ok(mark)
+    }
+
+    /// Refuses lists that are older than this mark, which was given back before a restart.
+    pub fn remember(&mut self, mark: ListMark) {
+        let seen = self.marks.entry((mark.root, mark.signing_key)).or_insert_with(|| mark.clone());
+        if *seen < mark {
+            *seen = mark;
+        }
     }
 
     /// Keeps the certificate of a signing key, DER, that was read from a file or fetched from one of
