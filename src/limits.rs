@@ -289,6 +289,20 @@ pub const NITRO_AGE_SECONDS: u64 = 5 * 60;
 /// A signed CoRIM, bytes: published ones take some KiB; this is thousands of measurements, and some 30 MiB when read.
 pub const CORIM_BYTES: usize = 1024 * 1024;
 
+// AMD SEV-SNP (`evidence.md` §4).
+
+/// An attestation report, bytes: never more, never less (AMD 56860, ATTESTATION_REPORT).
+pub const SEV_SNP_REPORT_BYTES: usize = 1184;
+/// One of AMD's certificates, bytes: an ASVK, the longest, takes 1,683; with names and keys of twice the length it fits.
+pub const SEV_SNP_CERTIFICATE_BYTES: usize = 4 * 1024;
+/// Carried certificates that are tried as the issuer of the signing key's: one is needed, and two while AMD renews its own.
+/// Each costs two RSA verifications at most.
+pub const SEV_SNP_ISSUERS: usize = 4;
+/// A revocation list of AMD's, bytes: it lists intermediates, of which there are two a product.
+pub const SEV_SNP_LIST_BYTES: usize = 256 * 1024;
+/// Certificates of signing keys that were handed in and are kept: one a chip and TCB, about 1.5 KiB each, so 25 MiB.
+pub const SEV_SNP_KEPT_CERTIFICATES: usize = 16_384;
+
 // Policy and reference values.
 
 /// All policy text, bytes: 1000 policies of about 400 bytes, twice.

@@ -10,5 +10,6 @@ pub mod reference_text;
 pub mod reference_set;
 pub mod reference_values;
 mod result;
+pub mod sev_snp_reference;
 
 pub use result::{Appraiser, AttestationResult};

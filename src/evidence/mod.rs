@@ -8,6 +8,7 @@ pub mod cose;
 pub mod nitro;
 pub mod outcome;
 pub mod process;
+pub mod sev_snp;
 mod verified;
 
 pub use verified::{VerifiedEvidence, Verifiers};
