@@ -148,6 +148,9 @@ impl Collateral {
         if json.len() > limits::DCAP_COLLATERAL_BYTES {
             return Err(CollateralError::TooLarge(limits::DCAP_COLLATERAL_BYTES));
         }
+        if json.trim_ascii_start().first() != Some(&b'{') {
+            return Err(CollateralError::Json("not an object".to_owned()));
+        }
         let written: Written =
             serde_json::from_slice(json).map_err(|error| CollateralError::Json(error.to_string()))?;
         let mut collateral = Collateral::new();

@@ -95,10 +95,11 @@ pub(super) fn prepare<'a, E: AsRef<[u8]>>(
     checks.note("root", check_root(&platform, trust))?;
     let brought = checks.note("endorsements", read_endorsements(endorsements))?;
     let at_hand = AtHand { own: &trust.collateral, brought: &brought, trust };
-    let root_crl = checks.note("root-ca-crl", at_hand.list("root CA CRL", &platform.root.subject, now))?;
-    let pck_crl = checks.note("pck-crl", at_hand.list("PCK CRL", &platform.pck.issuer, now))?;
+    // Before the lists: collateral of another platform is refused, where a missing list leaves it undecided.
     let tcb_info = checks.note("tcb-info", at_hand.tcb_info(&platform, now))?;
     let qe_identity = checks.note("qe-identity", at_hand.qe_identity(&platform, now))?;
+    let root_crl = checks.note("root-ca-crl", at_hand.list("root CA CRL", &platform.root.subject, now))?;
+    let pck_crl = checks.note("pck-crl", at_hand.list("PCK CRL", &platform.pck.issuer, now))?;
     let ends = Ends::of("root CA CRL", root_crl.ends);
     let mut prepared = Prepared {
         quote,

@@ -131,7 +131,7 @@ fn verify_quote<E: AsRef<[u8]>>(
     let root = &prepared.platform.root.der;
     let verifier =
         QuoteVerifier::<Backend>::new_with_config(root.to_vec()).allow_debug(true).allow_service_td(true);
-    let seconds = prepared.time.0.div_ceil(1000);
+    let seconds = prepared.time.seconds();
     let policy = QuotePolicy::claims_only(seconds);
     let claims = match verifier.verify_with_policy(quote.bytes, collateral(&prepared), seconds, &policy) {
         Ok(claims) => claims,
