@@ -18,8 +18,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
 use serde_json::{Value, json};
 
@@ -211,13 +211,21 @@ impl Synthetic {
     pub fn quote(&self, report_data: &[u8; 64]) -> Vec<u8> {
         let (plan, td) = (&self.plan, &self.plan.td);
         let version: u16 = if td.v15.is_some() { 5 } else { 4 };
-        let mut signed = [&version.to_le_bytes()[..], &2_u16.to_le_bytes(), &0x81_u32.to_le_bytes(), &[0; 4]].concat();
+        let mut signed =
+            [&version.to_le_bytes()[..], &2_u16.to_le_bytes(), &0x81_u32.to_le_bytes(), &[0; 4]].concat();
         signed.extend(INTEL);
         signed.extend([0x33; 20]);
         if td.v15.is_some() {
             signed.extend([&3_u16.to_le_bytes()[..], &648_u32.to_le_bytes()].concat());
         }
-        let fixed = [&td.tee_tcb_svn[..], &td.mrseam, &td.mrsignerseam, &td.seam_attributes, &td.td_attributes, &td.xfam];
+        let fixed = [
+            &td.tee_tcb_svn[..],
+            &td.mrseam,
+            &td.mrsignerseam,
+            &td.seam_attributes,
+            &td.td_attributes,
+            &td.xfam,
+        ];
         signed.extend(fixed.concat());
         signed.extend([td.mrtd, td.mrconfigid, td.mrowner, td.mrownerconfig].concat());
         signed.extend(td.rtmr.concat());
@@ -360,7 +368,13 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), der }
     }
 
-    fn issue(&self, name: &str, window: Window, serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Authority {
+    fn issue(
+        &self,
+        name: &str,
+        window: Window,
+        serial: u64,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Authority {
         let mut params = params(name, window, serial);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -396,7 +410,8 @@ impl Authority {
     fn pem(&self) -> String {
         use base64::Engine;
         let text = base64::engine::general_purpose::STANDARD.encode(&self.der);
-        let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let lines: Vec<&str> =
+            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
         format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
     }
 }

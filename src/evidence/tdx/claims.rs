@@ -229,7 +229,12 @@ impl From<dcap_qvl::TcbStatus> for TcbStatus {
 }
 
 impl TdxClaims {
-    pub(super) fn new(quote: &Quote<'_>, report: &TdReport<'_>, tcb: TcbClaims, platform: PlatformClaims) -> Self {
+    pub(super) fn new(
+        quote: &Quote<'_>,
+        report: &TdReport<'_>,
+        tcb: TcbClaims,
+        platform: PlatformClaims,
+    ) -> Self {
         let [rtmr0, rtmr1, rtmr2, rtmr3] = report.rtmr.map(hex::encode);
         TdxClaims {
             quote_version: quote.version,

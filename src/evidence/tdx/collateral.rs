@@ -101,7 +101,10 @@ pub(super) struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     qe_identity_signature: Option<String>,
     #[serde(default, skip_serializing)]
-    #[expect(dead_code, reason = "named so that dcap-qvl's files read; the chain that counts is the quote's own")]
+    #[expect(
+        dead_code,
+        reason = "named so that dcap-qvl's files read; the chain that counts is the quote's own"
+    )]
     pck_certificate_chain: Option<String>,
 }
 
@@ -285,12 +288,7 @@ impl SignedQeIdentity {
     }
 }
 
-fn keep<T>(
-    kept: &mut Vec<Arc<T>>,
-    part: Arc<T>,
-    same: impl Fn(&Arc<T>) -> bool,
-    rank: impl Fn(&T) -> Rank,
-) {
+fn keep<T>(kept: &mut Vec<Arc<T>>, part: Arc<T>, same: impl Fn(&Arc<T>) -> bool, rank: impl Fn(&T) -> Rank) {
     match kept.iter_mut().find(|kept| same(kept)) {
         Some(kept) if rank(kept) >= rank(&part) => {}
         Some(kept) => *kept = part,

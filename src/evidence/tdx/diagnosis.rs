@@ -58,7 +58,9 @@ fn qe_identity_signature(prepared: &Prepared<'_>) -> Result<(), Refusal> {
 
 fn statement(prepared: &Prepared<'_>, name: &str, statement: &Statement) -> Result<(), Refusal> {
     let signer = &statement.signer;
-    held(signer.is_by(&prepared.platform.root), || untrusted(format!("the root did not sign the signer of the {name}")))?;
+    held(signer.is_by(&prepared.platform.root), || {
+        untrusted(format!("the root did not sign the signer of the {name}"))
+    })?;
     let signed = verifies_raw(&signer.key, statement.text.as_bytes(), &statement.signature);
     held(signed, || untrusted(format!("the signature over the {name} is not of its signer")))
 }
@@ -162,12 +164,17 @@ fn level_of(prepared: &Prepared<'_>, info: &TcbInfo, svn: Option<&[u8; 16]>) -> 
 fn module(info: &TcbInfo, svn: &[u8; 16], signer: &[u8; 48], attributes: &[u8; 8]) -> Result<(), Refusal> {
     let identity = info.tdx_module_identity(svn);
     let identity = identity.map_err(|_| unacceptable("Intel names no TDX module of this version"))?;
-    let expected = identity.map(|identity| (&identity.mrsigner, &identity.attributes, &identity.attributes_mask));
+    let expected =
+        identity.map(|identity| (&identity.mrsigner, &identity.attributes, &identity.attributes_mask));
     let base = info.tdx_module.as_ref().map(|base| (&base.mrsigner, &base.attributes, &base.attributes_mask));
     let expected = expected.or(base).ok_or_else(|| untrusted("the TCB info names no TDX module"))?;
-    let [due_signer, due, mask] = [expected.0, expected.1, expected.2].map(|text| hex::decode(text).unwrap_or_default());
+    let [due_signer, due, mask] =
+        [expected.0, expected.1, expected.2].map(|text| hex::decode(text).unwrap_or_default());
     let unmasked = attributes.iter().zip(&mask).any(|(value, mask)| value & !mask != 0);
-    let same = due_signer == signer && mask.len() == attributes.len() && !unmasked && masked(attributes, &due, &mask);
+    let same = due_signer == signer
+        && mask.len() == attributes.len()
+        && !unmasked
+        && masked(attributes, &due, &mask);
     held(same, || unacceptable("the TDX module is not the one that Intel names"))
 }
 

@@ -119,7 +119,8 @@ impl Question {
         }
         match self {
             Question::TcbInfo { tee, fmspc } => {
-                let (text, signature) = signed(body, "tcbInfo").ok_or(CollateralError::Malformed("tcbInfo"))?;
+                let (text, signature) =
+                    signed(body, "tcbInfo").ok_or(CollateralError::Malformed("tcbInfo"))?;
                 let collateral = Collateral::of_tcb_info(text, signature, issuer_chain(chain)?)?;
                 let asked = |part: &std::sync::Arc<super::collateral::SignedTcbInfo>| {
                     part.info.id == tee.name() && part.fmspc == *fmspc

@@ -101,17 +101,8 @@ pub(super) fn prepare<'a, E: AsRef<[u8]>>(
     let root_crl = checks.note("root-ca-crl", at_hand.list("root CA CRL", &platform.root.subject, now))?;
     let pck_crl = checks.note("pck-crl", at_hand.list("PCK CRL", &platform.pck.issuer, now))?;
     let ends = Ends::of("root CA CRL", root_crl.ends);
-    let mut prepared = Prepared {
-        quote,
-        platform,
-
-        root_crl,
-        pck_crl,
-        tcb_info,
-        qe_identity,
-        ends,
-        time: now.wall,
-    };
+    let mut prepared =
+        Prepared { quote, platform, root_crl, pck_crl, tcb_info, qe_identity, ends, time: now.wall };
     checks.note("certificates", prepared.check_certificates(now))?;
     prepared.gather_ends();
     checks.note("start-of-validity", prepared.check_time())?;
@@ -231,12 +222,7 @@ impl AtHand<'_> {
     }
 
     /// The chain of what Intel signed ends in the root that the platform's own chain ends in.
-    fn check_chain(
-        &self,
-        name: &str,
-        root: &CertificateDer<'_>,
-        platform: &Platform,
-    ) -> Result<(), Refusal> {
+    fn check_chain(&self, name: &str, root: &CertificateDer<'_>, platform: &Platform) -> Result<(), Refusal> {
         if *root != platform.root.der {
             return Err(untrusted(format!("the issuer chain of the {name} does not end in the pinned root")));
         }

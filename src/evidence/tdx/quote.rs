@@ -318,7 +318,8 @@ fn qe_certification<'a>(data: &mut Reader<'a>) -> Result<Certification<'a>, Refu
     let length = data.u32("length of the PCK chain")?;
     let chain = data.slice(length, "PCK chain")?;
     if kind != PCK_CHAIN {
-        let detail = format!("certification data of type {kind}: only a PCK certificate chain, type {PCK_CHAIN}");
+        let detail =
+            format!("certification data of type {kind}: only a PCK certificate chain, type {PCK_CHAIN}");
         return Err(malformed(detail));
     }
     let chain = pem::read(chain).and_then(|chain| chain.try_into().ok());

@@ -152,7 +152,10 @@ fn collateral_for_another_platform_pce_or_type_is_refused() {
     assert_eq!(outcome(|plan| plan.tcb_info["tcbType"] = 1.into()), foreign);
     let identity = Err((Denial::EndorsementUntrusted, "qe-identity"));
     assert_eq!(outcome(|plan| plan.qe_identity["id"] = "QE".into()), identity);
-    assert_eq!(outcome(|plan| plan.pck_ca_name = "Intel SGX Root CA"), Err((Denial::EvidenceMalformed, "pck-certificate")));
+    assert_eq!(
+        outcome(|plan| plan.pck_ca_name = "Intel SGX Root CA"),
+        Err((Denial::EvidenceMalformed, "pck-certificate"))
+    );
     let version = outcome(|plan| plan.qe_identity["version"] = 9.into());
     assert_eq!(version, Err((Denial::EndorsementUntrusted, "dcap-qvl")));
 }
@@ -185,7 +188,10 @@ fn intels_word_on_the_tcb_becomes_a_claim() {
     assert_eq!(configuration.advisory_ids, ["INTEL-SA-00615".to_owned()].into());
     assert_eq!(status(|plan| plan.cpu_svn = [2; 16]).status, TcbStatus::OutOfDate);
     let qe = status(|plan| plan.qe_svn = 5);
-    assert_eq!((qe.status, qe.platform_status, qe.qe_status), (TcbStatus::OutOfDate, TcbStatus::UpToDate, TcbStatus::OutOfDate));
+    assert_eq!(
+        (qe.status, qe.platform_status, qe.qe_status),
+        (TcbStatus::OutOfDate, TcbStatus::UpToDate, TcbStatus::OutOfDate)
+    );
     assert_eq!(qe.advisory_ids, ["INTEL-SA-01000".to_owned()].into());
     let module = status(|plan| plan.td.tee_tcb_svn = svn([5, 1, 3]));
     assert_eq!((module.status, module.advisory_ids.len()), (TcbStatus::OutOfDate, 1));
@@ -193,7 +199,10 @@ fn intels_word_on_the_tcb_becomes_a_claim() {
         plan.td.tee_tcb_svn = svn([5, 1, 3]);
         plan.td.v15 = Some((svn([7, 1, 3]), [0; 48]));
     });
-    assert_eq!((relaunch.status, relaunch.current_status), (TcbStatus::TDRelaunchAdvised, Some(TcbStatus::UpToDate)));
+    assert_eq!(
+        (relaunch.status, relaunch.current_status),
+        (TcbStatus::TDRelaunchAdvised, Some(TcbStatus::UpToDate))
+    );
     let numbers = status(|plan| plan.qe_identity["tcbEvaluationDataNumber"] = 17.into());
     assert_eq!(numbers.evaluation_data_number, 17);
 }
@@ -209,7 +218,9 @@ fn a_tcb_that_intel_does_not_know_or_revoked_is_not_acceptable() {
     assert_eq!(outcome(|plan| plan.td.v15 = Some((svn([1, 1, 3]), [0; 48]))), refused);
     assert_eq!(outcome(|plan| plan.td.mrsignerseam = [1; 48]), refused);
     assert_eq!(outcome(|plan| plan.td.seam_attributes = [1, 0, 0, 0, 0, 0, 0, 0]), refused);
-    let module = |plan: &mut Plan| plan.tcb_info["tdxModuleIdentities"][1]["tcbLevels"][0]["tcbStatus"] = "Revoked".into();
+    let module = |plan: &mut Plan| {
+        plan.tcb_info["tdxModuleIdentities"][1]["tcbLevels"][0]["tcbStatus"] = "Revoked".into()
+    };
     assert_eq!(outcome(module), refused);
 }
 
@@ -217,7 +228,11 @@ fn a_tcb_that_intel_does_not_know_or_revoked_is_not_acceptable() {
 fn a_td_that_could_be_moved_or_tricked_never_verifies() {
     let refused = Err((Denial::PlatformNotAcceptable, "td-attributes"));
     for attributes in [0x3000_0000_u64, 0, 0x1000_0002, 0x1000_0080, 0x1000_0001 << 32] {
-        assert_eq!(outcome(|plan| plan.td.td_attributes = attributes.to_le_bytes()), refused, "{attributes:#x}");
+        assert_eq!(
+            outcome(|plan| plan.td.td_attributes = attributes.to_le_bytes()),
+            refused,
+            "{attributes:#x}"
+        );
     }
     // For the appraisal to refuse: debug, profiling, a service TD, performance monitoring.
     let debug = claims(|plan| plan.td.td_attributes = 0x1000_0001_u64.to_le_bytes());

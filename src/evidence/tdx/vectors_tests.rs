@@ -101,7 +101,9 @@ fn check_claims(claims: &Value, vector: &Vector) {
     for file in ["quote.bin", "collateral.json"] {
         for (key, value) in claims_of(&vector.readme, &format!("{}.{file}", vector.name)) {
             let claim = match key.as_str() {
-                "v3" | "v4" | "v5" => (claims["quote_version"].clone(), key.trim_start_matches('v').to_owned()),
+                "v3" | "v4" | "v5" => {
+                    (claims["quote_version"].clone(), key.trim_start_matches('v').to_owned())
+                }
                 "FMSPC" => (claims["platform"]["fmspc"].clone(), value),
                 "isvprodid" => (claims["isv_prod_id"].clone(), value),
                 "isvsvn" => (claims["isv_svn"].clone(), value),
@@ -179,9 +181,13 @@ fn a_real_debug_enclave_shows_it_and_is_undecided_without_collateral() {
     assert_eq!(report.attributes[0] & 2, 2);
     let (mut checks, none) = (Checks::new(), [[0_u8; 0]; 0]);
     let due = *parsed.carried_binding();
-    let refusal = verify_sgx(&quote, &none, &due, &TdxTrust::intel(), at(1_700_000_000), &mut checks).unwrap_err();
+    let refusal =
+        verify_sgx(&quote, &none, &due, &TdxTrust::intel(), at(1_700_000_000), &mut checks).unwrap_err();
     assert_eq!(refusal.denial, Denial::CollateralUnavailable);
-    assert_eq!(platform(&parsed).unwrap().questions()[0].path().split('=').next().unwrap(), "/sgx/certification/v4/tcb?fmspc");
+    assert_eq!(
+        platform(&parsed).unwrap().questions()[0].path().split('=').next().unwrap(),
+        "/sgx/certification/v4/tcb?fmspc"
+    );
 }
 
 #[test]
@@ -215,7 +221,9 @@ fn collateral_holds_in_its_own_window_and_nowhere_else() {
 #[test]
 fn collateral_of_another_platform_or_kind_is_refused() {
     let load = |(name, at)| vector(name, at);
-    let Some(all) = ACCEPTED.into_iter().chain([TOO_OLD, SGX]).map(load).collect::<Option<Vec<_>>>() else { return };
+    let Some(all) = ACCEPTED.into_iter().chain([TOO_OLD, SGX]).map(load).collect::<Option<Vec<_>>>() else {
+        return;
+    };
     let [v4, padded, azure, old, sgx] = all.try_into().unwrap_or_else(|_| panic!());
     for (quote, other) in [(&v4, &sgx), (&azure, &padded), (&padded, &azure), (&padded, &old)] {
         let now = at(other.at);
@@ -227,7 +235,8 @@ fn collateral_of_another_platform_or_kind_is_refused() {
     let mut checks = Checks::new();
     let endorsements = [&v4.collateral];
     let trust = TdxTrust::intel();
-    let refusal = verify_sgx(&sgx.quote, &endorsements, &sgx.due(), &trust, at(sgx.at), &mut checks).unwrap_err();
+    let refusal =
+        verify_sgx(&sgx.quote, &endorsements, &sgx.due(), &trust, at(sgx.at), &mut checks).unwrap_err();
     assert_eq!(refusal.denial, Denial::EndorsementUntrusted);
 }
 
@@ -255,16 +264,52 @@ fn what_dcap_qvl_is_known_to_have_let_pass_is_refused() {
     let taken = |from: &'static str, to: &'static str| edited(good, |parts| parts[to] = parts[from].clone());
     let without = |name: &'static str| edited(good, |parts| drop(parts.remove(name)));
     let cases: Vec<(&str, Vec<u8>, (Denial, &str))> = vec![
-        ("edit of TCB info", replaced(good, "tcb_info", "UpToDate", "upToDate"), (EvidenceMalformed, "endorsements")),
-        ("status made better", replaced(good, "tcb_info", "OutOfDate", "UpToDate"), (EndorsementUntrusted, "tcb-info-signature")),
-        ("space in TCB info", replaced(good, "tcb_info", "\",\"", "\", \""), (EndorsementUntrusted, "tcb-info-signature")),
-        ("QE identity edited", replaced(good, "qe_identity", "\"isvprodid\":2", "\"isvprodid\":3"), (EndorsementUntrusted, "qe-identity-signature")),
-        ("QE identity unsigned", set("qe_identity_signature", &zeros), (EndorsementUntrusted, "qe-identity-signature")),
-        ("TCB info unsigned", set("tcb_info_signature", &zeros), (EndorsementUntrusted, "tcb-info-signature")),
-        ("TCB info's signature for the QE identity", taken("tcb_info_signature", "qe_identity_signature"), (EndorsementUntrusted, "qe-identity-signature")),
-        ("TCB info signed by the PCK CA's chain", taken("pck_crl_issuer_chain", "tcb_info_issuer_chain"), (EndorsementUntrusted, "tcb-info-signature")),
+        (
+            "edit of TCB info",
+            replaced(good, "tcb_info", "UpToDate", "upToDate"),
+            (EvidenceMalformed, "endorsements"),
+        ),
+        (
+            "status made better",
+            replaced(good, "tcb_info", "OutOfDate", "UpToDate"),
+            (EndorsementUntrusted, "tcb-info-signature"),
+        ),
+        (
+            "space in TCB info",
+            replaced(good, "tcb_info", "\",\"", "\", \""),
+            (EndorsementUntrusted, "tcb-info-signature"),
+        ),
+        (
+            "QE identity edited",
+            replaced(good, "qe_identity", "\"isvprodid\":2", "\"isvprodid\":3"),
+            (EndorsementUntrusted, "qe-identity-signature"),
+        ),
+        (
+            "QE identity unsigned",
+            set("qe_identity_signature", &zeros),
+            (EndorsementUntrusted, "qe-identity-signature"),
+        ),
+        (
+            "TCB info unsigned",
+            set("tcb_info_signature", &zeros),
+            (EndorsementUntrusted, "tcb-info-signature"),
+        ),
+        (
+            "TCB info's signature for the QE identity",
+            taken("tcb_info_signature", "qe_identity_signature"),
+            (EndorsementUntrusted, "qe-identity-signature"),
+        ),
+        (
+            "TCB info signed by the PCK CA's chain",
+            taken("pck_crl_issuer_chain", "tcb_info_issuer_chain"),
+            (EndorsementUntrusted, "tcb-info-signature"),
+        ),
         ("root's list for the PCK CA's", taken("root_ca_crl", "pck_crl"), (CollateralUnavailable, "pck-crl")),
-        ("PCK CA's list for the root's", taken("pck_crl", "root_ca_crl"), (CollateralUnavailable, "root-ca-crl")),
+        (
+            "PCK CA's list for the root's",
+            taken("pck_crl", "root_ca_crl"),
+            (CollateralUnavailable, "root-ca-crl"),
+        ),
         ("empty list", set("pck_crl", ""), (EvidenceMalformed, "endorsements")),
         ("no PCK list", without("pck_crl"), (CollateralUnavailable, "pck-crl")),
         ("no root list", without("root_ca_crl"), (CollateralUnavailable, "root-ca-crl")),
@@ -426,7 +471,10 @@ fn ones_own_collateral_serves_as_well_and_the_newer_counts() {
     assert_eq!(run(&TdxTrust::intel(), &none), Err(Denial::CollateralUnavailable));
     assert_eq!(run(&trust, &[&vector.collateral]), Ok(17));
     assert_eq!(run(&trust.clone().with_minimum_evaluation_data_number(17), &none), Ok(17));
-    assert_eq!(run(&trust.clone().with_minimum_evaluation_data_number(18), &none), Err(Denial::CollateralStale));
+    assert_eq!(
+        run(&trust.clone().with_minimum_evaluation_data_number(18), &none),
+        Err(Denial::CollateralStale)
+    );
     // An attester that dates its own forgery later, or numbers it higher, only refuses itself.
     let later = replaced(&vector.collateral, "tcb_info", "2025-06-19T10:16:03Z", "2025-06-19T10:59:00Z");
     assert_eq!(run(&trust, &[&later]), Err(Denial::EndorsementUntrusted));
@@ -444,10 +492,13 @@ fn a_pcs_answer_becomes_the_same_collateral() {
     let text = |name: &str| parts[name].as_str().unwrap();
     let encoded = |name: &str| {
         let bytes = text(name).bytes();
-        bytes.map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect::<String>()
+        bytes
+            .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+            .collect::<String>()
     };
     let body = |key: &str, name: &str| {
-        format!(r#"{{"{key}":{},"signature":"{}"}}"#, text(name), text(&format!("{name}_signature"))).into_bytes()
+        format!(r#"{{"{key}":{},"signature":"{}"}}"#, text(name), text(&format!("{name}_signature")))
+            .into_bytes()
     };
     let platform = platform(&parse(&vector.quote).unwrap()).unwrap();
     let [tcb, qe, pck, root] = platform.questions();
@@ -455,7 +506,8 @@ fn a_pcs_answer_becomes_the_same_collateral() {
     assert_eq!(tcb.chain_header(), Some("tcb-info-issuer-chain"));
     let (tcb_body, qe_body) = (body("tcbInfo", "tcb_info"), body("enclaveIdentity", "qe_identity"));
     let (tcb_chain, qe_chain) = (encoded("tcb_info_issuer_chain"), encoded("qe_identity_issuer_chain"));
-    let (pck_crl, root_crl) = (hex::decode(text("pck_crl")).unwrap(), hex::decode(text("root_ca_crl")).unwrap());
+    let (pck_crl, root_crl) =
+        (hex::decode(text("pck_crl")).unwrap(), hex::decode(text("root_ca_crl")).unwrap());
     let answers = [
         tcb.accept(&tcb_body, Some(&tcb_chain)),
         qe.accept(&qe_body, Some(&qe_chain)),
@@ -477,7 +529,10 @@ fn a_pcs_answer_becomes_the_same_collateral() {
     assert!(verified.is_ok());
     // Another answer than was asked for.
     let of_another = Question::TcbInfo { tee: Tee::Tdx, fmspc: [0; 6] };
-    assert_eq!(of_another.accept(&tcb_body, Some(&tcb_chain)).unwrap_err(), CollateralError::Malformed("tcbInfo"));
+    assert_eq!(
+        of_another.accept(&tcb_body, Some(&tcb_chain)).unwrap_err(),
+        CollateralError::Malformed("tcbInfo")
+    );
     assert_eq!(root.accept(&pck_crl, None).unwrap_err(), CollateralError::Malformed("rootcacrl"));
     let processor = Question::PckCrl { ca: PckCa::Processor };
     assert_eq!(processor.accept(&pck_crl, None).unwrap_err(), CollateralError::Malformed("pckcrl"));
