@@ -341,3 +341,15 @@ pub const NODE_PATTERNS: usize = 256;
 pub const ADMIN_LISTED_BYTES: usize = 1024 * 1024;
 /// Records that `explain` looks at for a decision, the newest first: some seconds of reading, a day of a busy broker.
 pub const EXPLAIN_RECORDS: u64 = 5_000_000;
+
+// Intel DCAP quotes (formats `tdx` and `sgx`; `evidence.md` §1, §5).
+
+/// A quote with its padding, bytes (`evidence.md` §1): real ones take some 5 KB in buffers of 8000.
+pub const DCAP_QUOTE_BYTES: usize = 16 * 1024;
+/// Collateral, bytes, as one endorsement, one file or one answer of the PCS: eight real sets take 14 to 21 KB, a third
+/// of it the revocation list of the platform CA, which grows.
+pub const DCAP_COLLATERAL_BYTES: usize = 64 * 1024;
+/// Endorsements that are read: collateral comes as one, and at most one for each of its four parts.
+pub const DCAP_ENDORSEMENTS: usize = 4;
+/// An issuer chain in a header of the PCS, bytes, percent-encoded: two certificates take some 2.5 KB.
+pub const DCAP_ISSUER_CHAIN_BYTES: usize = 8 * 1024;

@@ -11,5 +11,6 @@ pub mod reference_set;
 pub mod reference_values;
 mod result;
 pub mod sev_snp_reference;
+pub mod tdx_reference;
 
 pub use result::{Appraiser, AttestationResult};

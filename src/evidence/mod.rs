@@ -9,6 +9,7 @@ pub mod nitro;
 pub mod outcome;
 pub mod process;
 pub mod sev_snp;
+pub mod tdx;
 mod verified;
 
 pub use verified::{VerifiedEvidence, Verifiers};
