@@ -6,6 +6,7 @@
 pub mod cbor;
 pub mod outcome;
 pub mod process;
+pub mod tpm2;
 mod verified;
 
 pub use verified::{VerifiedEvidence, Verifiers};
