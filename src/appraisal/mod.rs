@@ -8,5 +8,6 @@ pub mod reference_text;
 pub mod reference_set;
 pub mod reference_values;
 mod result;
+pub mod tpm2_reference;
 
 pub use result::{Appraiser, AttestationResult};

@@ -57,6 +57,9 @@ pub enum ManufacturerError {
     /// A certificate that cannot be a root.
     #[error("not a certificate authority")]
     NotAnAuthority,
+    /// No manufacturer of that name is compiled in.
+    #[error("no manufacturer of that name is compiled in")]
+    NotPinned,
     /// webpki's own words: no nextUpdate, a delta, an indirect list, an unknown critical extension.
     #[error("not a usable revocation list: {0}")]
     List(String),
@@ -94,6 +97,16 @@ impl Manufacturers {
             self.roots.push(Root { anchor, certificate, revocation });
         }
         Ok(self)
+    }
+
+    /// With a manufacturer that is compiled in, by its name: `google-gce`, the virtual TPMs of Google's Compute Engine.
+    pub fn and_pinned(self, name: &str, revocation: Revocation) -> Result<Self, ManufacturerError> {
+        match name {
+            "google-gce" => {
+                self.and_roots(GOOGLE_GCE_ROOT, revocation)?.and_intermediates(GOOGLE_GCE_INTERMEDIATE)
+            }
+            _ => Err(ManufacturerError::NotPinned),
+        }
     }
 
     /// With certificates that may lead to a root, of a DER or PEM file. They are trusted no more than those that an attester
@@ -375,6 +388,11 @@ fn is_pem(file: &[u8]) -> bool {
 fn unix(time: WallTime) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(time.seconds()))
 }
+
+/// `certs/google/README.md`.
+pub(super) const GOOGLE_GCE_ROOT: &[u8] = include_bytes!("../../../certs/google/gce-ek-ak-root.der");
+pub(super) const GOOGLE_GCE_INTERMEDIATE: &[u8] =
+    include_bytes!("../../../certs/google/gce-ek-ak-intermediate-v3.der");
 
 /// What manufacturers sign with: RSA of both kinds and ECDSA, never SHA-1.
 static SIGNATURES: &[&dyn SignatureVerificationAlgorithm] = &[

@@ -16,6 +16,8 @@ mod der;
 mod document;
 mod ek_certificate;
 pub mod enroll;
+#[cfg(test)]
+mod enroll_tests;
 mod event_log;
 mod key;
 mod public;

@@ -3,6 +3,7 @@
 use super::enroll::{Manufacturers, Revocation};
 use super::tests::{at, none_seen, soft};
 use super::*;
+use crate::appraisal::tpm2_reference::Tpm2Reference;
 use crate::denial::Denial;
 use crate::evidence::outcome::Checks;
 use crate::time::WallTime;
@@ -157,6 +158,46 @@ fn what_appraisal_refuses_verifies_with_its_own_claims() {
     let after_reset = verdict("quote-after-reset", "ak-ecdsa", &nonce).unwrap();
     assert_eq!(after_reset.counters, Counters { reset: 3, restart: 0 });
     assert!(after_reset.claims.pcrs[&Hash::Sha256].values().all(PcrValue::is_reset));
+}
+
+/// The reference that the samples' own README implies: firmware, boot loader, Secure Boot and a workload in PCR 16; swtpm itself
+/// measures nothing, so PCRs 1 to 3 hold zeros, which has to be said.
+fn reference() -> Tpm2Reference {
+    let extended = |data: &[u8]| {
+        let digest = Hash::Sha256.digest(&[&[0; 32], &Hash::Sha256.digest(&[data])]);
+        [PcrValue::new(&digest).unwrap()].into()
+    };
+    let of = |pcr, data| (PcrIndex::new(pcr).unwrap(), extended(data));
+    let pcrs = [of(0, b"fw"), of(4, b"bootloader"), of(7, b"secureboot"), of(16, b"workload-shared")];
+    let reference = Tpm2Reference {
+        pcrs: [(Hash::Sha256, pcrs.into())].into(),
+        allow_unmeasured: [1, 2, 3].map(|pcr| PcrIndex::new(pcr).unwrap()).into(),
+        ..Tpm2Reference::default()
+    };
+    assert_eq!(reference.check_shape(), Ok(()));
+    reference
+}
+
+#[test]
+fn appraisal_accepts_the_good_quotes_and_none_of_the_others() {
+    let Some(_) = folder() else { return };
+    let nonce = hex_of("swtpm/quote-ecdsa.nonce.hex");
+    let outcome = |stem: &str, ak: &str| {
+        let claims = verdict(stem, ak, &nonce).unwrap().claims;
+        reference().acceptable(&claims).map(|()| reference().differences(&claims)).map_err(|r| r.denial)
+    };
+    for kind in ["ecdsa", "rsassa", "rsapss"] {
+        assert_eq!(outcome(&format!("quote-{kind}"), &format!("ak-{kind}")), Ok(Vec::new()));
+    }
+    let no_pcrs = ["no sha256 PCR 0", "no sha256 PCR 4", "no sha256 PCR 7"].map(str::to_owned);
+    assert_eq!(outcome("neg-subset-pcr16-only", "ak-ecdsa"), Ok(no_pcrs.to_vec()));
+    let two_banks = ["bank sha384 is quoted too", "no sha256 PCR 16"].map(str::to_owned);
+    assert_eq!(outcome("neg-two-banks", "ak-ecdsa"), Ok(two_banks.to_vec()));
+    assert_eq!(outcome("quote-after-reset", "ak-ecdsa"), Err(Denial::PlatformNotAcceptable));
+    // The same without the allowance: the swtpm's own boot is not measured.
+    let strict = Tpm2Reference { allow_unmeasured: [].into(), ..reference() };
+    let claims = verdict("quote-ecdsa", "ak-ecdsa", &nonce).unwrap().claims;
+    assert_eq!(strict.acceptable(&claims).unwrap_err().denial, Denial::PlatformNotAcceptable);
 }
 
 #[test]
