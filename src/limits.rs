@@ -303,6 +303,22 @@ pub const SEV_SNP_LIST_BYTES: usize = 256 * 1024;
 /// Certificates of signing keys that were handed in and are kept: one a chip and TCB, about 1.5 KiB each, so 25 MiB.
 pub const SEV_SNP_KEPT_CERTIFICATES: usize = 16_384;
 
+// TPM 2.0 (`evidence.md` §1, §3).
+
+/// A TPMS_ATTEST, bytes: a quote of three banks takes some 200 (`evidence.md` §1).
+pub const TPM2_ATTEST_BYTES: usize = 2 * 1024;
+/// Values of PCRs in one document: 24 of a PC Client TPM, in each of three banks.
+pub const TPM2_PCR_VALUES: usize = 72;
+/// Events of a boot that extend a PCR: usual firmware and boot loaders log 50 to 200. Their digests are claims, so they are in
+/// an audit record, where 512 of SHA-256 take 34 KiB.
+pub const TPM2_EVENTS: usize = 512;
+/// An endorsement key's certificate with the padding that its NV index leaves behind, bytes: the largest index seen has 4 KiB.
+pub const TPM2_EK_CERTIFICATE_BYTES: usize = 8 * 1024;
+/// Certificates that an attester passes along with its EK's: chains have one or two between it and the root.
+pub const TPM2_EK_ISSUERS: usize = 4;
+/// The answer to an enrolment's challenge arrives within this time, milliseconds (`evidence.md` §1): a TPM takes 2 s.
+pub const TPM2_ENROL_WITHIN_MS: u64 = 60_000;
+
 // Policy and reference values.
 
 /// All policy text, bytes: 1000 policies of about 400 bytes, twice.

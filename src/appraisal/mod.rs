@@ -12,5 +12,6 @@ pub mod reference_values;
 mod result;
 pub mod sev_snp_reference;
 pub mod tdx_reference;
+pub mod tpm2_reference;
 
 pub use result::{Appraiser, AttestationResult};

@@ -10,6 +10,7 @@ pub mod outcome;
 pub mod process;
 pub mod sev_snp;
 pub mod tdx;
+pub mod tpm2;
 mod verified;
 
 pub use verified::{VerifiedEvidence, Verifiers};
