@@ -351,6 +351,10 @@ pub const DECIDING_STACK_BYTES: usize = 16 * 1024 * 1024;
 pub const ADMIN_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Reference sets in one put: with their checks, well under `STORE_TRANSACTION_OPERATIONS` whatever their chunks.
 pub const REFERENCE_SETS_PER_PUT: usize = 128;
+/// Measurements that one node may be enrolled with: a few images, each in an old and a new version.
+pub const NODE_MEASUREMENTS: usize = 64;
+/// PCR0 of Nitro, MEASUREMENT of SEV-SNP, MRTD of TDX, bytes: SHA-384 each.
+pub const MEASUREMENT_BYTES: usize = 48;
 /// Patterns of one node: its enrolment stays a few pages, and a look at it short.
 pub const NODE_PATTERNS: usize = 256;
 /// Facts in one listing, bytes: half of a message, as what is sent of a fact is at most twice what is stored.

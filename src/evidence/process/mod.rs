@@ -12,6 +12,7 @@ mod statement;
 mod verify;
 
 pub use super::outcome::Refusal;
+pub(super) use node::sha256;
 pub use node::{Algorithm, EnrolledNode, KeyError, KeyId, NodeKey, Nodes};
 pub use parse::{ParseError, SignedStatement, parse};
 pub use sign::{NodeSigner, SignError, sign};
