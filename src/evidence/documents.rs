@@ -1,7 +1,7 @@
 //! The verified documents of one answer, and what holds between them.
 //!
 //! *Takes* each format's verified document. *Gives* [`Documents`]: their claims, their subject, the ends of all that they rest
-//! on. *Denies* `EvidenceNodeMismatch` where good documents are of two machines. *Source*: `protocol.md` ("Good documents of two
+//! on. *Denies* `EvidenceNodeMismatch`, `EndorsementNotPermitted` where good documents are of two machines, or of a wrong one. *Source*: `protocol.md` ("Good documents of two
 //! machines are not one").
 
 use super::nitro::{self, VerifiedNitro};
@@ -11,7 +11,8 @@ use super::sev_snp::{self, VerifiedSevSnp};
 use super::tdx::{self, VerifiedTdx};
 use super::tpm2::{self, VerifiedTpm2};
 use crate::denial::Denial;
-use crate::time::WallTime;
+use crate::spiffe::SpiffeId;
+use crate::time::{Now, WallTime};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -128,8 +129,14 @@ impl Documents {
 
     /// Whether a statement and the hardware beside it are of one machine: as the node's enrolment pins it, in both directions.
     /// What is pinned must be there, and what is there must be pinned. **Denies** `EvidenceNodeMismatch`.
-    pub(super) fn of_one_machine(&self, nodes: &Nodes) -> Result<(), Refusal> {
-        let Some(statement) = &self.process else { return Ok(()) };
+    ///
+    /// A quote that stands alone is its node's word, too: the node vouches for whom its enrolment says. **Denies**
+    /// `EndorsementExpired`, `EndorsementNotPermitted`.
+    pub(super) fn of_one_machine(&self, nodes: &Nodes, identity: &SpiffeId, now: Now) -> Result<(), Refusal> {
+        let Some(statement) = &self.process else {
+            let quote = self.tpm2.as_ref();
+            return quote.map_or(Ok(()), |quote| vouches(nodes, &quote.claims().node, identity, now));
+        };
         let name = &statement.statement().node;
         let node = nodes.iter().find(|node| node.name == *name);
         let node = node.ok_or_else(|| mismatch(format!("node `{name}` is not enrolled any more")))?;
@@ -146,6 +153,21 @@ impl Documents {
             true => Err(mismatch(format!("node `{name}` is enrolled to come with a `tpm2` document"))),
             false => Ok(()),
         }
+    }
+}
+
+fn vouches(nodes: &Nodes, name: &str, identity: &SpiffeId, now: Now) -> Result<(), Refusal> {
+    let node = nodes.iter().find(|node| node.name == name);
+    match node {
+        Some(node) if now.wall >= node.not_after => Err(Refusal::new(
+            Denial::EndorsementExpired,
+            format!("the enrolment of node `{name}` ended at {}", node.not_after),
+        )),
+        Some(node) if node.may_vouch_for.iter().any(|pattern| pattern.matches(identity)) => Ok(()),
+        Some(_) | None => Err(Refusal::new(
+            Denial::EndorsementNotPermitted,
+            format!("node `{name}` may not vouch for this identity"),
+        )),
     }
 }
 

@@ -8,9 +8,8 @@ use super::nitro::{self, NitroTrust};
 use super::outcome::Refusal;
 use super::sev_snp::{self, SevSnpTrust};
 use super::tdx::{self, TdxTrust};
-use super::tpm2::{self, AkName, Counters, Tpm2Trust};
+use super::tpm2::{self, Tpm2Trust};
 use crate::denial::Denial;
-use std::collections::BTreeMap;
 
 /// What is known of one format's trust. The zero value takes nothing.
 #[derive(Clone, Debug, Default)]
@@ -40,8 +39,6 @@ impl<T> Held<T> {
 pub struct Hardware {
     /// For `tpm2`: the enrolled keys.
     pub tpm2: Held<Tpm2Trust>,
-    /// The counters last seen of each enrolled key.
-    pub tpm2_seen: BTreeMap<AkName, Counters>,
     /// For `nitro`.
     pub nitro: Held<NitroTrust>,
     /// For `sev-snp`.
@@ -75,7 +72,7 @@ mod tests {
 
     #[test]
     fn what_is_not_configured_is_not_taken_and_what_cannot_be_read_is_undecided() {
-        let denial = |held: Held<()>| held.get("nitro").map_err(|refusal| refusal.denial);
+        let denial = |held: Held<()>| held.get("nitro").copied().map_err(|refusal| refusal.denial);
         assert_eq!(denial(Held::default()), Err(Denial::EvidenceFormatNotOffered));
         assert_eq!(denial(Held::Unknown("a file".into())), Err(Denial::CollateralUnavailable));
         assert_eq!(denial(Held::Known(())), Ok(()));

@@ -5,7 +5,7 @@ use crate::challenge::binding::Binding;
 use crate::challenge::{Answer, answer::AnswerParts};
 use crate::denial::Denial;
 use crate::evidence::documents::Documents;
-use crate::evidence::hardware::Hardware;
+use crate::evidence::hardware::{Hardware, Held};
 use crate::evidence::outcome::{Checks, Refusal};
 use crate::evidence::process::{self, Nodes};
 use crate::evidence::{nitro, sev_snp, tdx, tpm2};
@@ -15,12 +15,15 @@ use crate::time::Now;
 use crate::transport::peer::Peer;
 use crate::transport::trust::Trust;
 use arc_swap::ArcSwap;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The verifiers of all formats, and what they hold evidence against.
 pub struct Verifiers {
     nodes: ArcSwap<Option<Nodes>>,
     hardware: ArcSwap<(u64, Hardware)>,
+    /// The counters last seen of each enrolled attestation key.
+    seen: Mutex<BTreeMap<tpm2::AkName, tpm2::Counters>>,
 }
 
 /// All documents of one answer verified: key, signature, binding. What they say is not appraised yet.
@@ -42,12 +45,41 @@ pub struct VerifiedEvidence {
 impl Verifiers {
     /// Verifiers that know these nodes; none = they could not be read.
     pub fn new(nodes: Option<Nodes>) -> Self {
-        Verifiers { nodes: ArcSwap::from_pointee(nodes), hardware: ArcSwap::default() }
+        Verifiers {
+            nodes: ArcSwap::from_pointee(nodes),
+            hardware: ArcSwap::default(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Counters seen of a key: none lower counts from now on. They are durable elsewhere; a start hands them in.
+    pub fn note_seen(&self, key: tpm2::AkName, counters: tpm2::Counters) {
+        let mut seen = self.seen();
+        let highest = seen.entry(key).or_default();
+        *highest = counters.max(*highest);
+    }
+
+    /// The counters last seen of a key.
+    pub fn last_seen(&self, key: &tpm2::AkName) -> Option<tpm2::Counters> {
+        self.seen().get(key).copied()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<tpm2::AkName, tpm2::Counters>> {
+        // A panic while the lock was held leaves whole entries.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Swaps what hardware evidence is held against; without it, none is taken.
     pub fn set_hardware(&self, hardware: Hardware) {
-        self.hardware.rcu(|old| (old.0.saturating_add(1), hardware.clone()));
+        self.hardware.rcu(|old| {
+            let tpm2 = old.1.tpm2.clone();
+            (old.0.saturating_add(1), Hardware { tpm2, ..hardware.clone() })
+        });
+    }
+
+    /// Swaps the enrolled attestation keys.
+    pub fn set_tpm2(&self, tpm2: Held<tpm2::Tpm2Trust>) {
+        self.hardware.rcu(|old| (old.0.saturating_add(1), Hardware { tpm2: tpm2.clone(), ..old.1.clone() }));
     }
 
     /// Changes with each [`Verifiers::set_hardware`].
@@ -78,6 +110,7 @@ impl Verifiers {
         let hardware = self.hardware.load();
         let against = Against {
             nodes,
+            verifiers: self,
             hardware: &hardware.1,
             bound: bound(&binding, &documents),
             binding: &binding,
@@ -89,6 +122,9 @@ impl Verifiers {
             Ok(documents) => documents,
             Err(refusal) => return Err(case.deny_because(refusal.denial, refusal.detail)),
         };
+        if let Some(quote) = documents.tpm2() {
+            self.note_seen(quote.ak_name().clone(), quote.counters());
+        }
         if documents.has_hardware() {
             case.epochs.insert(HARDWARE.to_owned(), hardware.0);
         }
@@ -102,6 +138,7 @@ impl Verifiers {
 /// What the documents of one answer are held against.
 struct Against<'a> {
     nodes: &'a Nodes,
+    verifiers: &'a Verifiers,
     hardware: &'a Hardware,
     /// What stands where the binding belongs in hardware evidence.
     bound: [u8; limits::BINDING_BYTES],
@@ -125,7 +162,7 @@ fn verify_all(documents: &[Document], against: &Against<'_>) -> Result<Documents
     for document in documents {
         verify_one(document, against, &mut verified)?;
     }
-    verified.of_one_machine(against.nodes)?;
+    verified.of_one_machine(against.nodes, against.peer.connection().spiffe_id(), against.now)?;
     Ok(verified)
 }
 
@@ -140,7 +177,7 @@ fn verify_one(document: &Document, against: &Against<'_>, into: &mut Documents) 
         }
         tpm2::FORMAT => {
             let trust = hardware.tpm2.get(tpm2::FORMAT)?;
-            let seen = |name: &tpm2::AkName| hardware.tpm2_seen.get(name).copied();
+            let seen = |name: &tpm2::AkName| against.verifiers.last_seen(name);
             into.tpm2 = Some(tpm2::verify(body, endorsements, bound, trust, &seen, *now, &mut checks)?);
         }
         nitro::FORMAT => {

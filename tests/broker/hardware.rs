@@ -1,7 +1,7 @@
 //! Hardware evidence through the whole pipeline: alone, beside a node's statement, and everything that goes wrong between.
 
 use crate::support::hardware::{
-    MEASUREMENT, MRTD, Machines, PCR0, composite, document, sections, sev_snp, tdx,
+    MEASUREMENT, MRTD, Machines, PCR0, composite, document, quote, sections, sev_snp, tdx, tpm2,
 };
 use crate::support::*;
 use portcullis::denial::Denial;
@@ -253,4 +253,76 @@ async fn policy_reads_hardware_claims_by_name() {
             false => drop(world.refused(outcome, Denial::PolicySilent)),
         }
     }
+}
+
+async fn refer_to_boot(world: &World) {
+    world.remove(Kind::ReferenceSet, "payments-1").await;
+    let pcr7 = hex::encode(tpm2::hash(tpm2::SHA256, &[b"measured", &[7]]));
+    let section = serde_json::json!({ "pcrs": { "sha256": { "7": [pcr7] } } });
+    world.put_hardware_reference("boot", serde_json::json!({ "tpm2": section })).await;
+}
+
+#[tokio::test]
+async fn a_quote_of_a_nodes_key_earns_the_secret_alone_and_beside_the_nodes_statement() {
+    let world = World::new().await;
+    refer_to_boot(&world).await;
+    for ak in [tpm2::Ak::p256(), tpm2::Ak::p384(), tpm2::Ak::rsassa(), tpm2::Ak::rsapss()] {
+        let (address, _serving) = world.serve_tpm2(NODE, &ak).await;
+        enrol(&world, &[]).await;
+        let outcome = world.attempt_at(&address, |binding| vec![quote(binding, &ak, |_| {})]).await;
+        outcome.unwrap_or_else(|status| panic!("{}", world.why(&status)));
+        let beside = |binding: &[u8; 64]| {
+            let statement = document("process", world.attester().body(binding), vec![]);
+            let bound = composite(binding, &statement);
+            vec![statement, quote(&bound, &ak, |_| {})]
+        };
+        let outcome = world.attempt_at(&address, beside).await;
+        outcome.unwrap_or_else(|status| panic!("{}", world.why(&status)));
+        let records = world.releases();
+        assert_eq!(records.last().unwrap().case().unwrap().node.as_deref(), Some(NODE));
+    }
+}
+
+#[tokio::test]
+async fn a_quote_of_before_the_last_reset_is_denied() {
+    let world = World::new().await;
+    refer_to_boot(&world).await;
+    let ak = tpm2::Ak::p256();
+    let (address, _serving) = world.serve_tpm2(NODE, &ak).await;
+    let at = |resets: u32| {
+        let ak = &ak;
+        move |binding: &[u8; 64]| vec![quote(binding, ak, |quote| quote.reset_count = resets)]
+    };
+    let outcome = world.attempt_at(&address, at(8)).await;
+    outcome.unwrap_or_else(|status| panic!("{}", world.why(&status)));
+    let outcome = world.attempt_at(&address, at(7)).await;
+    world.refused(outcome, Denial::EvidenceCounterBackwards);
+    let outcome = world.attempt_at(&address, at(8)).await;
+    outcome.unwrap_or_else(|status| panic!("{}", world.why(&status)));
+}
+
+#[tokio::test]
+async fn a_quote_of_another_node_than_the_statements_is_denied() {
+    let world = World::new().await;
+    let ak = tpm2::Ak::p256();
+    let (address, _serving) = world.serve_tpm2("node-other.example", &ak).await;
+    let beside = |binding: &[u8; 64]| {
+        let statement = document("process", world.attester().body(binding), vec![]);
+        let bound = composite(binding, &statement);
+        vec![statement, quote(&bound, &ak, |_| {})]
+    };
+    let outcome = world.attempt_at(&address, beside).await;
+    world.refused(outcome, Denial::EvidenceNodeMismatch);
+    // And alone: nobody enrolled that node, so it vouches for nobody.
+    let outcome = world.attempt_at(&address, |binding| vec![quote(binding, &ak, |_| {})]).await;
+    world.refused(outcome, Denial::EndorsementNotPermitted);
+}
+
+#[tokio::test]
+async fn a_quote_of_a_key_that_is_not_enrolled_is_denied() {
+    let world = World::new().await;
+    let (ak, other) = (tpm2::Ak::p256(), tpm2::Ak::p256());
+    let (address, _serving) = world.serve_tpm2(NODE, &ak).await;
+    let outcome = world.attempt_at(&address, |binding| vec![quote(binding, &other, |_| {})]).await;
+    world.refused(outcome, Denial::EndorsementUntrusted);
 }

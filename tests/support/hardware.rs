@@ -9,6 +9,8 @@ pub mod nitro;
 pub mod sev_snp;
 #[path = "tdx.rs"]
 pub mod tdx;
+#[path = "tpm2.rs"]
+pub mod tpm2;
 
 use super::*;
 use portcullis::challenge::binding::Binding;
@@ -22,9 +24,12 @@ pub struct Machines {
 }
 
 /// PCR0 of every enclave, MEASUREMENT of every guest, MRTD of every trust domain here, hex.
-pub const PCR0: &str = "101010101010101010101010101010101010101010101010101010101010101010101010101010101010101010101010";
-pub const MEASUREMENT: &str = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1";
-pub const MRTD: &str = "a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0";
+pub const PCR0: &str =
+    "101010101010101010101010101010101010101010101010101010101010101010101010101010101010101010101010";
+pub const MEASUREMENT: &str =
+    "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1";
+pub const MRTD: &str =
+    "a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0";
 
 impl Machines {
     pub fn at(now: WallTime) -> Machines {
@@ -103,6 +108,60 @@ impl World {
         let documents = evidence(&asked.binding());
         asked.answer(v1::Evidence { documents }).await
     }
+}
+
+impl World {
+    /// A listener of the same broker that offers `tpm2` too, with this key enrolled for this node.
+    pub async fn serve_tpm2(&self, node: &str, ak: &tpm2::Ak) -> (String, tokio::sync::watch::Sender<bool>) {
+        use portcullis::evidence::hardware::Held;
+        use portcullis::evidence::tpm2::{AttestationKey, Counters, EnrolledAk, Tpm2Trust};
+        let one = self.server().broker();
+        let enrolled = EnrolledAk {
+            node: node.into(),
+            key: AttestationKey::parse(&ak.public()).unwrap(),
+            ek_sha256: [7; 32],
+            counters: Counters::default(),
+            not_after: self.hands.now().plus(86_400_000),
+        };
+        one.verifiers.set_tpm2(Held::Known(Tpm2Trust::new([enrolled], 1)));
+        let mut offer = one.offer.clone();
+        offer.formats.push("tpm2".into());
+        let broker = Arc::new(portcullis::broker::Broker {
+            offer,
+            clock: one.clock.clone(),
+            trust: one.trust.clone(),
+            revocations_known: AtomicBool::new(true),
+            admission: portcullis::challenge::admission::Admission::new(self.config.rates()),
+            verifiers: one.verifiers.clone(),
+            freshness: portcullis::freshness::Freshness::new(one.trust.clone()),
+            latches: one.latches.clone(),
+            appraiser: one.appraiser.clone(),
+            pdp: one.pdp.clone(),
+            recorder: one.recorder.clone(),
+            engines: one.engines.clone(),
+        });
+        self.serve(broker).await
+    }
+
+    /// One request at `address`, answered with what `evidence` makes of the binding.
+    pub async fn attempt_at(
+        &self,
+        address: &str,
+        evidence: impl FnOnce(&[u8; 64]) -> Vec<v1::Document>,
+    ) -> Result<v1::Released, tonic::Status> {
+        let config = client::Config { broker: address.into(), ..self.client.clone() };
+        let connection = self.connect_exactly(&config).await.unwrap();
+        let mut asked = ask(&connection, open_message(&[SECRET]).0).await?;
+        let documents = evidence(&asked.binding());
+        asked.answer(v1::Evidence { documents }).await
+    }
+}
+
+/// A quote that carries what a challenge demands: SHA-256 of it.
+pub fn quote(bound: &[u8; 64], ak: &tpm2::Ak, change: impl FnOnce(&mut tpm2::Quote)) -> v1::Document {
+    let mut quote = tpm2::Quote::of(&tpm2::hash(tpm2::SHA256, &[bound]));
+    change(&mut quote);
+    document("tpm2", quote.signed(ak), vec![])
 }
 
 /// The least that a reference set says of each machine here.
