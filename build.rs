@@ -4,6 +4,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "proto/portcullis/v1/broker.proto",
         "proto/portcullis/v1/attester.proto",
+        "proto/portcullis/v1/tpm2.proto",
         "proto/portcullis/admin/v1/admin.proto",
     ];
     for file in files {

@@ -213,6 +213,16 @@ denials! {
     EvidenceTooOld: Refused, NotReleased, false;
     /// The evidence claims to have been made in the future.
     EvidenceFromFuture: Refused, NotReleased, false;
+    /// A certificate that vouches for the evidence is not valid yet.
+    EndorsementNotYetValid: Refused, NotReleased, false;
+    /// A certificate that vouches for the evidence was revoked.
+    EndorsementRevoked: Refused, NotReleased, false;
+    /// A clock or counter of the evidence went back, or is not safe: its machine was reset or restored.
+    EvidenceCounterBackwards: Refused, NotReleased, false;
+    /// Collateral that the evidence needs is not there and could not be had.
+    CollateralUnavailable: Uncertain, VerificationNotPossible, false;
+    /// Collateral that the evidence needs is past its end.
+    CollateralStale: Uncertain, VerificationNotPossible, false;
 
     // Latch.
     /// An earlier refusal of this subject for this secret still stands.
@@ -227,6 +237,8 @@ denials! {
     ReferenceValuesUnavailable: Uncertain, VerificationNotPossible, false;
     /// The claims are not those of any reference set of this workload.
     MeasurementMismatch: Refused, NotReleased, true;
+    /// The evidence is genuine, and its platform is not acceptable: debug, an old TCB, a product that is refused.
+    PlatformNotAcceptable: Refused, NotReleased, true;
 
     // Policy.
     /// A policy forbids.

@@ -256,8 +256,80 @@ pub const NODE_KEY_FILE_BYTES: u64 = 16 * 1024;
 pub const ATTEST_FILE_BYTES: u64 = 1024 * 1024 * 1024;
 /// A `process` document, bytes: 1024 groups, long paths and eight programs fit in a quarter of it.
 pub const PROCESS_DOCUMENT_BYTES: usize = 64 * 1024;
+/// A command to the node's TPM, milliseconds: a quote by a discrete TPM takes up to 1 s, by RSA 2 s.
+pub const TPM_COMMAND_WITHIN_MS: u64 = 10_000;
+/// A command that makes a key, milliseconds: discrete TPMs take up to a minute for RSA.
+pub const TPM_CREATE_WITHIN_MS: u64 = 120_000;
+/// A TPM's response, bytes: what TPMs have for a buffer (TPM_PT_MAX_RESPONSE_SIZE).
+pub const TPM_RESPONSE_BYTES: usize = 4 * 1024;
+/// How often a TPM that says "not now" is asked, and the pause between, milliseconds.
+pub const TPM_RETRIES: u32 = 10;
+/// That pause.
+pub const TPM_RETRY_MS: u64 = 50;
+/// How often a quote is repeated because a PCR changed meanwhile: boots are over when workloads ask.
+pub const TPM_QUOTES: u32 = 5;
 /// Nesting of CBOR (`evidence.md` §1).
 pub const CBOR_DEPTH: usize = 16;
+/// Entries of a CBOR map whose keys need not ascend, each compared with all before: a Nitro document has at most 32 in one,
+/// a CoRIM some twenty.
+pub const CBOR_UNORDERED_ENTRIES: usize = 128;
+
+// AWS Nitro Enclaves (`nitro`): `evidence.md` §1 and §2, AWS's own "attestation process".
+
+/// An attestation document, bytes (`evidence.md` §1): real ones take some 4.6 KiB, the largest allowed fields 2 KiB more.
+pub const NITRO_DOCUMENT_BYTES: usize = 16 * 1024;
+/// PCRs of a document, and one past the greatest index.
+pub const NITRO_PCRS: u8 = 32;
+/// A certificate of a document, bytes.
+pub const NITRO_CERTIFICATE_BYTES: usize = 1024;
+/// Certificates in `cabundle`: AWS sends four, and webpki follows six intermediates under a root.
+pub const NITRO_CABUNDLE: usize = 7;
+/// `module_id`, bytes: AWS's are 39.
+pub const NITRO_MODULE_ID_BYTES: usize = 256;
+/// `public_key`, bytes.
+pub const NITRO_PUBLIC_KEY_BYTES: usize = 1024;
+/// `user_data`, bytes: AWS's text; its CDDL says twice that, and what a verifier refuses no enclave should send.
+pub const NITRO_USER_DATA_BYTES: usize = 512;
+/// `nonce`, bytes.
+pub const NITRO_NONCE_BYTES: usize = 512;
+/// Oldest `timestamp` of a document, seconds (`evidence.md` §2): its certificate lives for three hours, and a captured
+/// document would, too.
+pub const NITRO_AGE_SECONDS: u64 = 5 * 60;
+
+// Import of reference values.
+
+/// A signed CoRIM, bytes: published ones take some KiB; this is thousands of measurements, and some 30 MiB when read.
+pub const CORIM_BYTES: usize = 1024 * 1024;
+
+// AMD SEV-SNP (`evidence.md` §4).
+
+/// An attestation report, bytes: never more, never less (AMD 56860, ATTESTATION_REPORT).
+pub const SEV_SNP_REPORT_BYTES: usize = 1184;
+/// One of AMD's certificates, bytes: an ASVK, the longest, takes 1,683; with names and keys of twice the length it fits.
+pub const SEV_SNP_CERTIFICATE_BYTES: usize = 4 * 1024;
+/// Carried certificates that are tried as the issuer of the signing key's: one is needed, and two while AMD renews its own.
+/// Each costs two RSA verifications at most.
+pub const SEV_SNP_ISSUERS: usize = 4;
+/// A revocation list of AMD's, bytes: it lists intermediates, of which there are two a product.
+pub const SEV_SNP_LIST_BYTES: usize = 256 * 1024;
+/// Certificates of signing keys that were handed in and are kept: one a chip and TCB, about 1.5 KiB each, so 25 MiB.
+pub const SEV_SNP_KEPT_CERTIFICATES: usize = 16_384;
+
+// TPM 2.0 (`evidence.md` §1, §3).
+
+/// A TPMS_ATTEST, bytes: a quote of three banks takes some 200 (`evidence.md` §1).
+pub const TPM2_ATTEST_BYTES: usize = 2 * 1024;
+/// Values of PCRs in one document: 24 of a PC Client TPM, in each of three banks.
+pub const TPM2_PCR_VALUES: usize = 72;
+/// Events of a boot that extend a PCR: usual firmware and boot loaders log 50 to 200. Their digests are claims, so they are in
+/// an audit record, where 512 of SHA-256 take 34 KiB.
+pub const TPM2_EVENTS: usize = 512;
+/// An endorsement key's certificate with the padding that its NV index leaves behind, bytes: the largest index seen has 4 KiB.
+pub const TPM2_EK_CERTIFICATE_BYTES: usize = 8 * 1024;
+/// Certificates that an attester passes along with its EK's: chains have one or two between it and the root.
+pub const TPM2_EK_ISSUERS: usize = 4;
+/// The answer to an enrolment's challenge arrives within this time, milliseconds (`evidence.md` §1): a TPM takes 2 s.
+pub const TPM2_ENROL_WITHIN_MS: u64 = 60_000;
 
 // Policy and reference values.
 
@@ -291,9 +363,25 @@ pub const DECIDING_STACK_BYTES: usize = 16 * 1024 * 1024;
 pub const ADMIN_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Reference sets in one put: with their checks, well under `STORE_TRANSACTION_OPERATIONS` whatever their chunks.
 pub const REFERENCE_SETS_PER_PUT: usize = 128;
+/// Measurements that one node may be enrolled with: a few images, each in an old and a new version.
+pub const NODE_MEASUREMENTS: usize = 64;
+/// PCR0 of Nitro, MEASUREMENT of SEV-SNP, MRTD of TDX, bytes: SHA-384 each.
+pub const MEASUREMENT_BYTES: usize = 48;
 /// Patterns of one node: its enrolment stays a few pages, and a look at it short.
 pub const NODE_PATTERNS: usize = 256;
 /// Facts in one listing, bytes: half of a message, as what is sent of a fact is at most twice what is stored.
 pub const ADMIN_LISTED_BYTES: usize = 1024 * 1024;
 /// Records that `explain` looks at for a decision, the newest first: some seconds of reading, a day of a busy broker.
 pub const EXPLAIN_RECORDS: u64 = 5_000_000;
+
+// Intel DCAP quotes (formats `tdx` and `sgx`; `evidence.md` §1, §5).
+
+/// A quote with its padding, bytes (`evidence.md` §1): real ones take some 5 KB in buffers of 8000.
+pub const DCAP_QUOTE_BYTES: usize = 16 * 1024;
+/// Collateral, bytes, as one endorsement, one file or one answer of the PCS: eight real sets take 14 to 21 KB, a third
+/// of it the revocation list of the platform CA, which grows.
+pub const DCAP_COLLATERAL_BYTES: usize = 64 * 1024;
+/// Endorsements that are read: collateral comes as one, and at most one for each of its four parts.
+pub const DCAP_ENDORSEMENTS: usize = 4;
+/// An issuer chain in a header of the PCS, bytes, percent-encoded: two certificates take some 2.5 KB.
+pub const DCAP_ISSUER_CHAIN_BYTES: usize = 8 * 1024;

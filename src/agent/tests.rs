@@ -49,6 +49,7 @@ impl TestAgent {
             public_key: signer.public_key().clone(),
             not_after: WallTime(u64::MAX),
             may_vouch_for: vec![IdPattern::parse("spiffe://example.org/*").unwrap()],
+            measurements: Default::default(),
         };
         let config = AgentConfig {
             socket: directory.path().join("attester.sock"),

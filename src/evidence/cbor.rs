@@ -1,14 +1,24 @@
-//! Deterministic CBOR, read strictly and written.
+//! CBOR, read strictly and written: deterministic by default, and as another's encoder made it where a format says so.
 //!
 //! *Takes* untrusted bytes, or a [`Value`]. *Gives* a [`Value`] that borrows from them, or the one encoding of it.
 //! *Denies* nothing itself; each [`Error`] becomes the `EvidenceMalformed` of a format.
 //! *Source*: RFC 8949 §3, §4.2.1; `evidence.md` §1.
 //!
 //! Only what evidence needs: integers, byte and text strings, arrays, maps, COSE's tag 18. Two places know that the
-//! encoding is deterministic, `Reader::head` and `Reader::map`: a format that is encoded otherwise (Nitro) gives the
-//! reader a rule for those two, and changes nothing else.
+//! encoding is deterministic, `Reader::head` and `Reader::map`; they ask a [`Rule`]. What is read by [`Rule::AsSigned`] (Nitro's
+//! payload, a CoRIM) is verified over the bytes as they came, so no encoding of it has to be the only one.
 
 use crate::limits;
+
+/// How the bytes are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// RFC 8949 §4.2.1, and nothing but integers, strings, arrays, maps and tag 18: of one value there is one encoding.
+    Deterministic,
+    /// RFC 8949 §3, for what a signature covers as it is: heads of any length, arrays and maps without a length, keys in any
+    /// order, null, booleans, any tag. No key twice, keys are integers and texts, strings are of one piece.
+    AsSigned,
+}
 
 /// One data item. Strings borrow from the bytes that were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +35,42 @@ pub enum Value<'a> {
     Array(Vec<Value<'a>>),
     /// Major type 5. In reading order; writing sorts it.
     Map(Vec<(Value<'a>, Value<'a>)>),
-    /// Major type 6, tag 18: COSE_Sign1 (RFC 9052 §4.2). Other tags are refused.
+    /// Major type 6, tag 18: COSE_Sign1 (RFC 9052 §4.2). Other tags are refused by [`Rule::Deterministic`].
     Sign1(Box<Value<'a>>),
+    /// Major type 6, any other tag. [`Rule::AsSigned`] alone.
+    Tagged(u64, Box<Value<'a>>),
+    /// Simple values 20 and 21. [`Rule::AsSigned`] alone.
+    Bool(bool),
+    /// Simple value 22. [`Rule::AsSigned`] alone.
+    Null,
 }
 
-/// Why bytes are not deterministic CBOR of the kinds above.
+/// A map whose entries are taken out one by one; what is left at the end is what a format does not have.
+#[derive(Debug)]
+pub struct Entries<'a>(Vec<(Value<'a>, Value<'a>)>);
+
+impl<'a> Entries<'a> {
+    /// The entries of a map; none where it is no map.
+    pub fn of(value: Value<'a>) -> Option<Self> {
+        match value {
+            Value::Map(entries) => Some(Entries(entries)),
+            _ => None,
+        }
+    }
+
+    /// The value of `key`, taken out.
+    pub fn take(&mut self, key: &Value<'_>) -> Option<Value<'a>> {
+        let at = self.0.iter().position(|(found, _)| found == key)?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// What nobody took, in its order.
+    pub fn rest(self) -> Vec<(Value<'a>, Value<'a>)> {
+        self.0
+    }
+}
+
+/// Why bytes are not CBOR of the kinds above, encoded as the rule has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The bytes end within an item.
@@ -41,7 +82,7 @@ pub enum Error {
     /// A head is longer than it need be.
     #[error("a length or integer is not in its shortest form")]
     NotShortest,
-    /// An indefinite length, a reserved head, a float, a simple value, or a tag other than 18.
+    /// An indefinite length, a reserved head, a float, a simple value, or a tag other than 18, where the rule does not take it.
     #[error("an item of a kind that is not taken")]
     Kind,
     /// Text is not UTF-8.
@@ -50,14 +91,28 @@ pub enum Error {
     /// The keys of a map do not ascend, or one stands twice.
     #[error("the keys of a map do not ascend")]
     KeyOrder,
+    /// A key stands twice, where keys need not ascend.
+    #[error("a map has one key twice")]
+    KeyRepeated,
+    /// A key is neither integer nor text, where keys need not ascend.
+    #[error("a key of a map is neither an integer nor text")]
+    KeyKind,
+    /// A map is larger than [`limits::CBOR_UNORDERED_ENTRIES`], where keys need not ascend.
+    #[error("a map has too many entries")]
+    TooMany,
     /// Nested deeper than [`limits::CBOR_DEPTH`].
     #[error("nested too deeply")]
     TooDeep,
 }
 
-/// Reads the one item that the bytes are.
+/// Reads the one item that the bytes are, deterministically encoded.
 pub fn read(bytes: &[u8]) -> Result<Value<'_>, Error> {
-    let mut reader = Reader { rest: bytes };
+    read_by(Rule::Deterministic, bytes)
+}
+
+/// Reads the one item that the bytes are, encoded as the rule has it.
+pub fn read_by(rule: Rule, bytes: &[u8]) -> Result<Value<'_>, Error> {
+    let mut reader = Reader { rest: bytes, rule };
     let value = reader.item(limits::CBOR_DEPTH)?;
     if !reader.rest.is_empty() {
         return Err(Error::Trailing);
@@ -74,38 +129,60 @@ pub fn write(value: &Value<'_>) -> Vec<u8> {
 
 struct Reader<'a> {
     rest: &'a [u8],
+    rule: Rule,
+}
+
+/// What a head says after its major type.
+#[derive(Clone, Copy)]
+enum Argument {
+    Number(u64),
+    /// Of an array or a map: until a break. By [`Rule::AsSigned`] alone.
+    UntilBreak,
 }
 
 impl<'a> Reader<'a> {
     /// One item, and at most `depth` containers around what is innermost.
     fn item(&mut self, depth: usize) -> Result<Value<'a>, Error> {
         let (major, argument) = self.head()?;
+        let number = match (major, argument) {
+            (ARRAY, _) => return self.array(argument, inner(depth)?),
+            (MAP, _) => return self.map(argument, inner(depth)?),
+            (_, Argument::Number(number)) => number,
+            (_, Argument::UntilBreak) => return Err(Error::Kind),
+        };
         match major {
-            UNSIGNED => Ok(Value::Unsigned(argument)),
-            NEGATIVE => Ok(Value::Negative(argument)),
-            BYTES => self.take(argument).map(Value::Bytes),
+            UNSIGNED => Ok(Value::Unsigned(number)),
+            NEGATIVE => Ok(Value::Negative(number)),
+            BYTES => self.take(number).map(Value::Bytes),
             TEXT => {
-                let bytes = self.take(argument)?;
+                let bytes = self.take(number)?;
                 std::str::from_utf8(bytes).map(Value::Text).map_err(|_| Error::NotUtf8)
             }
-            ARRAY => self.array(argument, inner(depth)?),
-            MAP => self.map(argument, inner(depth)?),
-            TAG if argument == TAG_SIGN1 => Ok(Value::Sign1(Box::new(self.item(inner(depth)?)?))),
+            SIMPLE if self.rule == Rule::AsSigned => simple(number),
+            TAG if number == TAG_SIGN1 => Ok(Value::Sign1(Box::new(self.item(inner(depth)?)?))),
+            TAG if self.rule == Rule::AsSigned => {
+                Ok(Value::Tagged(number, Box::new(self.item(inner(depth)?)?)))
+            }
             _ => Err(Error::Kind),
         }
     }
 
-    /// Major type and argument, in the shortest form (RFC 8949 §4.2.1, first rule).
-    fn head(&mut self) -> Result<(u8, u64), Error> {
+    /// Major type and argument; by [`Rule::Deterministic`] in the shortest form (RFC 8949 §4.2.1, first rule).
+    fn head(&mut self) -> Result<(u8, Argument), Error> {
         let (first, rest) = self.rest.split_first().ok_or(Error::Truncated)?;
         self.rest = rest;
         let (major, short) = (first >> 5, first & 0x1f);
         let width = match short {
-            0..=23 => return Ok((major, u64::from(short))),
+            0..=23 => return Ok((major, Argument::Number(u64::from(short)))),
+            // Floats; and simple values never have a longer head (RFC 8949 §3.3): the float of bits 22 is not null.
+            _ if major == SIMPLE => return Err(Error::Kind),
             24 => 1,
             25 => 2,
             26 => 4,
             27 => 8,
+            31 if self.rule == Rule::AsSigned && matches!(major, ARRAY | MAP) => {
+                return Ok((major, Argument::UntilBreak));
+            }
             _ => return Err(Error::Kind),
         };
         let argument = self.take(width)?.iter().fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte));
@@ -115,7 +192,8 @@ impl<'a> Reader<'a> {
             26 => argument > u64::from(u16::MAX),
             _ => argument > u64::from(u32::MAX),
         };
-        shortest.then_some((major, argument)).ok_or(Error::NotShortest)
+        let fits = shortest || self.rule == Rule::AsSigned;
+        fits.then_some((major, Argument::Number(argument))).ok_or(Error::NotShortest)
     }
 
     fn take(&mut self, length: u64) -> Result<&'a [u8], Error> {
@@ -125,32 +203,72 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// Nothing is reserved for `count`, which the bytes merely claim; each element takes one of them at least.
-    fn array(&mut self, count: u64, depth: usize) -> Result<Value<'a>, Error> {
+    /// Whether another element follows `read` ones. A break is taken.
+    fn another(&mut self, argument: Argument, read: usize) -> Result<bool, Error> {
+        match argument {
+            Argument::Number(count) => Ok(length(read) < count),
+            Argument::UntilBreak => match self.rest.split_first().ok_or(Error::Truncated)? {
+                (&BREAK, rest) => {
+                    self.rest = rest;
+                    Ok(false)
+                }
+                _ => Ok(true),
+            },
+        }
+    }
+
+    /// Nothing is reserved for a count, which the bytes merely claim; each element takes one of them at least.
+    fn array(&mut self, argument: Argument, depth: usize) -> Result<Value<'a>, Error> {
         let mut elements = Vec::new();
-        for _ in 0..count {
+        while self.another(argument, elements.len())? {
             elements.push(self.item(depth)?);
         }
         Ok(Value::Array(elements))
     }
 
-    /// Keys ascend by their encoded bytes, so none stands twice (RFC 8949 §4.2.1, third rule; §5.6).
-    fn map(&mut self, count: u64, depth: usize) -> Result<Value<'a>, Error> {
+    /// By [`Rule::Deterministic`] keys ascend by their encoded bytes, so none stands twice (RFC 8949 §4.2.1, third rule; §5.6).
+    fn map(&mut self, argument: Argument, depth: usize) -> Result<Value<'a>, Error> {
         let mut entries = Vec::new();
         let mut before: &[u8] = &[];
-        for _ in 0..count {
+        while self.another(argument, entries.len())? {
             let from = self.rest;
             let key = self.item(depth)?;
             let length = from.len().saturating_sub(self.rest.len());
             let encoded = from.get(..length).ok_or(Error::Truncated)?;
-            // An encoded key has a byte at least, so the first one is above "none".
-            if encoded <= before {
-                return Err(Error::KeyOrder);
+            match self.rule {
+                // An encoded key has a byte at least, so the first one is above "none".
+                Rule::Deterministic if encoded <= before => return Err(Error::KeyOrder),
+                Rule::Deterministic => before = encoded,
+                Rule::AsSigned => check_key(&key, &entries)?,
             }
-            before = encoded;
             entries.push((key, self.item(depth)?));
         }
         Ok(Value::Map(entries))
+    }
+}
+
+/// Whether an unordered map may have one more key. One number is one key in whatever form its head has, so keys are compared
+/// as values; the bound keeps that short.
+fn check_key<'a>(key: &Value<'a>, entries: &[(Value<'a>, Value<'a>)]) -> Result<(), Error> {
+    if !matches!(key, Value::Unsigned(_) | Value::Negative(_) | Value::Text(_)) {
+        return Err(Error::KeyKind);
+    }
+    if entries.len() >= limits::CBOR_UNORDERED_ENTRIES {
+        return Err(Error::TooMany);
+    }
+    match entries.iter().any(|(other, _)| other == key) {
+        true => Err(Error::KeyRepeated),
+        false => Ok(()),
+    }
+}
+
+/// False, true and null.
+fn simple(number: u64) -> Result<Value<'static>, Error> {
+    match number {
+        FALSE => Ok(Value::Bool(false)),
+        TRUE => Ok(Value::Bool(true)),
+        NULL => Ok(Value::Null),
+        _ => Err(Error::Kind),
     }
 }
 
@@ -173,6 +291,12 @@ fn append(out: &mut Vec<u8>, value: &Value<'_>) {
             append_head(out, TAG, TAG_SIGN1);
             append(out, inner);
         }
+        Value::Tagged(tag, inner) => {
+            append_head(out, TAG, *tag);
+            append(out, inner);
+        }
+        Value::Bool(value) => append_head(out, SIMPLE, if *value { TRUE } else { FALSE }),
+        Value::Null => append_head(out, SIMPLE, NULL),
     }
 }
 
@@ -223,6 +347,15 @@ const TEXT: u8 = 3;
 const ARRAY: u8 = 4;
 const MAP: u8 = 5;
 const TAG: u8 = 6;
+const SIMPLE: u8 = 7;
+
+/// The end of an array or a map without a length (RFC 8949 §3.2.1).
+const BREAK: u8 = 0xff;
+
+// Simple values (RFC 8949 §3.3).
+const FALSE: u64 = 20;
+const TRUE: u64 = 21;
+const NULL: u64 = 22;
 
 /// COSE_Sign1 (RFC 9052 §2).
 const TAG_SIGN1: u64 = 18;
@@ -333,7 +466,98 @@ mod tests {
         assert_eq!(read(&vec![0xd2; 16 << 20]), Err(Error::TooDeep));
     }
 
+    fn read_signed(text: &str) -> Result<Value<'static>, Error> {
+        read_by(Rule::AsSigned, Box::leak(hex::decode(text).unwrap().into_boxed_slice()))
+    }
+
+    #[test]
+    fn what_is_signed_as_it_is_may_be_encoded_otherwise() {
+        let map = |entries: &[(u64, u64)]| {
+            let value = |(key, value): &(u64, u64)| (Value::Unsigned(*key), Value::Unsigned(*value));
+            Ok(Value::Map(entries.iter().map(value).collect()))
+        };
+        assert_eq!(read_signed("a201020304"), map(&[(1, 2), (3, 4)]));
+        assert_eq!(read_signed("bf01020304ff"), map(&[(1, 2), (3, 4)]));
+        assert_eq!(read_signed("bf03040102ff"), map(&[(3, 4), (1, 2)]));
+        assert_eq!(read_signed("b800"), map(&[]));
+        assert_eq!(read_signed("bfff"), map(&[]));
+        assert_eq!(read_signed("bf1800190001ff"), map(&[(0, 1)]));
+        assert_eq!(read_signed("9f01ff"), Ok(Value::Array(vec![Value::Unsigned(1)])));
+        assert_eq!(read_signed("f6"), Ok(Value::Null));
+        assert_eq!(read_signed("f4"), Ok(Value::Bool(false)));
+        assert_eq!(read_signed("f5"), Ok(Value::Bool(true)));
+        assert_eq!(read_signed("d9023041aa"), Ok(Value::Tagged(560, Box::new(Value::Bytes(&[0xaa])))));
+        assert_eq!(read_signed("d240"), Ok(Value::Sign1(Box::new(Value::Bytes(&[])))));
+        for text in ["a101f6", "d9023041aa", "83f4f5f6"] {
+            assert_eq!(hex::encode(write(&read_signed(text).unwrap())), text);
+        }
+    }
+
+    #[test]
+    fn what_is_signed_as_it_is_is_well_formed_and_has_no_key_twice() {
+        for (text, error) in [
+            ("", Error::Truncated),
+            ("bf", Error::Truncated),
+            ("bf01", Error::Truncated),
+            ("bf0102", Error::Truncated),
+            ("9f", Error::Truncated),
+            ("9f01", Error::Truncated),
+            ("5bffffffffffffffff", Error::Truncated),
+            ("9bffffffffffffffff00", Error::Truncated),
+            ("bfff00", Error::Trailing),
+            ("ff", Error::Kind),
+            ("82ff01", Error::Kind),
+            ("bf01ff", Error::Kind),
+            ("81ff", Error::Kind),
+            ("5f4100ff", Error::Kind),
+            ("7f6161ff", Error::Kind),
+            ("1f", Error::Kind),
+            ("df00", Error::Kind),
+            ("1c", Error::Kind),
+            ("f7", Error::Kind),
+            ("f816", Error::Kind),
+            ("f90016", Error::Kind),
+            ("fa00000016", Error::Kind),
+            ("fb0000000000000016", Error::Kind),
+            ("61ff", Error::NotUtf8),
+            ("a201000100", Error::KeyRepeated),
+            ("a20100180100", Error::KeyRepeated),
+            ("bf0100190001f6ff", Error::KeyRepeated),
+            ("a2616100616100", Error::KeyRepeated),
+            ("a1800000", Error::KeyKind),
+            ("a14000", Error::KeyKind),
+            ("a1f600", Error::KeyKind),
+            ("a1a00000", Error::KeyKind),
+        ] {
+            assert_eq!(read_signed(text), Err(error), "{text}");
+        }
+        let nested = |depth: usize| [vec![0x9f; depth], vec![0], vec![0xff; depth]].concat();
+        assert!(read_by(Rule::AsSigned, &nested(limits::CBOR_DEPTH)).is_ok());
+        for byte in [0x81, 0x9f, 0xa1, 0xbf, 0xc1, 0xd2] {
+            let endless = vec![byte; 16 << 20];
+            let outcome = read_by(Rule::AsSigned, &endless);
+            assert!(matches!(outcome, Err(Error::TooDeep)), "{byte:02x}");
+        }
+        let entries = |count: usize| {
+            let entry = |key: usize| [&[0x19][..], &u16::try_from(key).unwrap().to_be_bytes(), &[0]].concat();
+            [vec![0xbf], (0..count).flat_map(entry).collect(), vec![0xff]].concat()
+        };
+        assert!(read_by(Rule::AsSigned, &entries(limits::CBOR_UNORDERED_ENTRIES)).is_ok());
+        assert_eq!(
+            read_by(Rule::AsSigned, &entries(limits::CBOR_UNORDERED_ENTRIES + 1)),
+            Err(Error::TooMany)
+        );
+    }
+
     proptest::proptest! {
+        #[test]
+        fn what_is_deterministic_reads_alike_by_either_rule(bytes: Vec<u8>) {
+            if let (Ok(value), Ok(other)) = (read(&bytes), read_by(Rule::AsSigned, &bytes)) {
+                assert_eq!(value, other);
+            }
+            let _ = read_by(Rule::AsSigned, &bytes);
+        }
+
         #[test]
         fn what_reads_writes_back_to_the_same_bytes(bytes: Vec<u8>) {
             if let Ok(value) = read(&bytes) {

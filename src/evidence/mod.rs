@@ -4,7 +4,16 @@
 //! *Denies* the `Evidence…` and `Endorsement…` variants, `NodesUnavailable`. *Source*: RFC 9334 (Verifier); `evidence.md` §1.
 
 pub mod cbor;
+pub mod cose;
+mod documents;
+pub mod hardware;
+pub mod nitro;
+pub mod outcome;
 pub mod process;
+pub mod sev_snp;
+pub mod tdx;
+pub mod tpm2;
 mod verified;
 
-pub use verified::{VerifiedEvidence, Verifiers};
+pub use documents::Documents;
+pub use verified::{HARDWARE, VerifiedEvidence, Verifiers};

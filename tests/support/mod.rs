@@ -33,6 +33,7 @@ use std::time::Duration;
 pub mod acts;
 pub mod attempt;
 pub mod common;
+pub mod hardware;
 pub mod raw;
 pub mod rig;
 pub mod wire;
@@ -328,6 +329,7 @@ impl World {
             public_key: self.node_key.public().clone(),
             not_after: self.hands.now().plus(30 * 86_400_000),
             may_vouch_for: vec![IdPattern::parse("spiffe://example.org/ns/*").unwrap()],
+            measurements: Default::default(),
         };
         self.put(Kind::Node, NODE, &serde_json::to_vec(&node).unwrap(), &[]).await;
         self.put_reference("payments-1", &"ab".repeat(32), 86_400_000).await;

@@ -84,6 +84,21 @@ pub(super) fn needed(denial: Denial) -> &'static str {
         }
         Denial::EvidenceTooOld => "evidence made within 60 seconds; compare the clocks of node and broker",
         Denial::EvidenceFromFuture => "a node whose clock agrees with the broker's",
+        Denial::EndorsementNotYetValid => {
+            "certificates of the evidence that are valid now; compare the clocks of their issuer and the broker"
+        }
+        Denial::EndorsementRevoked => {
+            "a platform whose keys are neither revoked by their vendor nor refused in the broker's configuration"
+        }
+        Denial::EvidenceCounterBackwards => {
+            "the node enrolled again, once it is known why its machine was reset or restored"
+        }
+        Denial::CollateralUnavailable => {
+            "the collateral that the record's detail names: see `portcullis admin collateral status`"
+        }
+        Denial::CollateralStale => {
+            "newer collateral of the kind that the record's detail names: `portcullis admin collateral refresh`"
+        }
         Denial::LatchHolds => {
             "the end of the hold, or of its cause: look at the refusal that it repeats; `portcullis admin \
              latch clear` ends it early"
@@ -98,6 +113,10 @@ pub(super) fn needed(denial: Denial) -> &'static str {
         Denial::MeasurementMismatch => {
             "a workload that is what a reference set says (see the record's detail), or a set that says \
              what it is now"
+        }
+        Denial::PlatformNotAcceptable => {
+            "a platform without what the record's detail names (debug mode, an old TCB), or a reference set that \
+             allows it by name"
         }
         Denial::PolicyForbids => {
             "a change of the policy that forbids, named in the record's rules; no permit lifts it"

@@ -11,11 +11,13 @@ mod sign;
 mod statement;
 mod verify;
 
+pub use super::outcome::Refusal;
+pub(super) use node::sha256;
 pub use node::{Algorithm, EnrolledNode, KeyError, KeyId, NodeKey, Nodes};
 pub use parse::{ParseError, SignedStatement, parse};
 pub use sign::{NodeSigner, SignError, sign};
 pub use statement::{Executable, ProcessClaims, Program, Statement};
-pub use verify::{Refusal, VerifiedStatement, verify};
+pub use verify::{VerifiedStatement, verify};
 
 /// The format's name on the wire.
 pub const FORMAT: &str = "process";

@@ -9,6 +9,7 @@ use super::parse::{SignedStatement, parse};
 use super::sign::signed_bytes;
 use super::statement::Statement;
 use crate::denial::Denial;
+use crate::evidence::outcome::Refusal;
 use crate::limits;
 use crate::spiffe::SpiffeId;
 use crate::time::{Now, WallTime};
@@ -66,15 +67,6 @@ impl std::fmt::Debug for VerifiedStatement {
             .field("node", &self.statement.node)
             .finish_non_exhaustive()
     }
-}
-
-/// Why a document was refused: the denial, and a line for the audit log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The denial.
-    pub denial: Denial,
-    /// What was wrong, without any of the evidence's bytes.
-    pub detail: String,
 }
 
 /// Verifies a document. `binding` is the one due: the plain binding of this challenge.

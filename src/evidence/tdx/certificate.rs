@@ -1,0 +1,107 @@
+//! What the verifier reads of an Intel certificate or revocation list besides its signature's meaning.
+//!
+//! *Takes* DER. *Gives* [`Certificate`], [`RevocationList`]. *Denies* nothing itself. *Source*: RFC 5280 §4.1, §5.1.
+
+use super::backend;
+use crate::time::WallTime;
+use rustls::pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+/// A certificate's facts; whether it is genuine is not known by them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Certificate {
+    pub(super) der: CertificateDer<'static>,
+    /// Subject, DER.
+    pub(super) subject: Vec<u8>,
+    /// Issuer, DER.
+    pub(super) issuer: Vec<u8>,
+    /// The issuer's common name.
+    pub(super) issuer_common_name: String,
+    /// Serial number, contents of the INTEGER.
+    pub(super) serial: Vec<u8>,
+    /// notBefore.
+    pub(super) begins: WallTime,
+    /// notAfter, exclusive here: one instant stricter than RFC 5280 §4.1.2.5.
+    pub(super) ends: WallTime,
+    /// The public key's bits.
+    pub(super) key: Vec<u8>,
+    /// What is signed, and the signature.
+    signed: (Vec<u8>, Vec<u8>),
+}
+
+impl Certificate {
+    /// Reads a certificate; bytes after it, or an extension that stands twice, are refused.
+    pub(super) fn read(der: &CertificateDer<'static>) -> Option<Certificate> {
+        let (rest, parsed) = X509Certificate::from_der(der).ok()?;
+        if !rest.is_empty() || parsed.extensions_map().is_err() {
+            return None;
+        }
+        let names = parsed.issuer().iter_common_name().next().and_then(|name| name.as_str().ok());
+        Some(Certificate {
+            der: der.clone(),
+            subject: parsed.subject().as_raw().to_vec(),
+            issuer: parsed.issuer().as_raw().to_vec(),
+            issuer_common_name: names.unwrap_or_default().to_owned(),
+            serial: parsed.raw_serial().to_vec(),
+            begins: WallTime::from_seconds(parsed.validity().not_before.timestamp()),
+            ends: WallTime::from_seconds(parsed.validity().not_after.timestamp()),
+            key: parsed.public_key().subject_public_key.data.to_vec(),
+            signed: (parsed.tbs_certificate.as_ref().to_vec(), parsed.signature_value.data.to_vec()),
+        })
+    }
+
+    /// Whether `issuer` signed it: name and key.
+    pub(super) fn is_by(&self, issuer: &Certificate) -> bool {
+        self.issuer == issuer.subject && backend::verifies(&issuer.key, &self.signed.0, &self.signed.1)
+    }
+}
+
+/// A revocation list's facts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RevocationList {
+    pub(super) der: Vec<u8>,
+    /// Issuer, DER.
+    pub(super) issuer: Vec<u8>,
+    /// The issuer's common name.
+    pub(super) issuer_common_name: String,
+    /// thisUpdate.
+    pub(super) issued: WallTime,
+    /// nextUpdate, exclusive; never absent.
+    pub(super) ends: WallTime,
+    /// Serial numbers that are revoked, contents of the INTEGERs.
+    revoked: Vec<Vec<u8>>,
+    signed: (Vec<u8>, Vec<u8>),
+}
+
+impl RevocationList {
+    /// Reads a list. One without nextUpdate or number is refused: it could not go stale, nor be told from an older one.
+    pub(super) fn read(der: &[u8]) -> Option<RevocationList> {
+        let (rest, parsed) = CertificateRevocationList::from_der(der).ok()?;
+        if !rest.is_empty() || parsed.tbs_cert_list.extensions_map().is_err() {
+            return None;
+        }
+        parsed.crl_number()?;
+        let names = parsed.issuer().iter_common_name().next().and_then(|name| name.as_str().ok());
+        Some(RevocationList {
+            der: der.to_vec(),
+            issuer: parsed.issuer().as_raw().to_vec(),
+            issuer_common_name: names.unwrap_or_default().to_owned(),
+            issued: WallTime::from_seconds(parsed.last_update().timestamp()),
+            ends: WallTime::from_seconds(parsed.next_update()?.timestamp()),
+            revoked: parsed.iter_revoked_certificates().map(|entry| entry.raw_serial().to_vec()).collect(),
+            signed: (parsed.tbs_cert_list.as_ref().to_vec(), parsed.signature_value.data.to_vec()),
+        })
+    }
+
+    /// Whether `issuer` signed it: name and key.
+    pub(super) fn is_by(&self, issuer: &Certificate) -> bool {
+        self.issuer == issuer.subject && backend::verifies(&issuer.key, &self.signed.0, &self.signed.1)
+    }
+
+    /// Whether it revokes `certificate`.
+    pub(super) fn revokes(&self, certificate: &Certificate) -> bool {
+        self.revoked.contains(&certificate.serial)
+    }
+}
