@@ -128,7 +128,7 @@ fn verify_quote<E: AsRef<[u8]>>(
 ) -> Result<(TcbClaims, PlatformClaims, Ends), Refusal> {
     let prepared = prepare(quote, endorsements, due, trust, now, checks)?;
     // Debug and service TDs are for the appraisal to refuse, by name; what a status means, too.
-    let root = &prepared.platform.root.der;
+    let root = &prepared.root.der;
     let verifier =
         QuoteVerifier::<Backend>::new_with_config(root.to_vec()).allow_debug(true).allow_service_td(true);
     let seconds = prepared.time.seconds();
