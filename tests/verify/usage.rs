@@ -117,6 +117,20 @@ fn reference_values_that_the_broker_would_not_take_are_a_usage_error() {
         .refused("EvidenceMalformed");
 }
 
+/// What the pages show as reference values is read here as it stands.
+#[test]
+fn the_examples_of_the_pages_are_reference_values() {
+    let desk = Desk::new();
+    let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/attestation");
+    for (page, format) in [("README", "sgx"), ("nitro", "nitro"), ("sev-snp", "sev-snp"), ("tpm2", "tpm2")] {
+        let text = std::fs::read_to_string(pages.join(format!("{page}.md"))).unwrap();
+        let mut examples = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let example = examples.find(|example| example.starts_with("[[set]]")).unwrap();
+        let asked = asked(&desk, format, b"x").with("--reference", desk.put("values.toml", example));
+        asked.run().refused("EvidenceMalformed");
+    }
+}
+
 #[test]
 fn documents_that_are_none_are_refused_at_once() {
     let desk = Desk::new();
