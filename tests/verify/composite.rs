@@ -103,6 +103,16 @@ fn a_quote_vouches_for_the_statement_that_it_stands_beside() {
 }
 
 #[test]
+fn without_a_binding_they_must_still_belong_together() {
+    let machine = Machine::new();
+    let found = machine.asked("node-1.example").run().accepted();
+    assert_eq!(found.json["freshness"], "not-shown");
+    assert!(found.passed().contains(&"tpm2 binding".to_owned()));
+    machine.desk.put("process", statement(&machine.node, 2));
+    machine.asked("node-1.example").run().refused("EvidenceBindingMismatch");
+}
+
+#[test]
 fn good_documents_that_do_not_belong_together_are_refused() {
     let machine = Machine::new();
     // The plain binding is refused there.

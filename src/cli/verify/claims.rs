@@ -15,6 +15,7 @@ use crate::evidence::process::Statement;
 use crate::evidence::sev_snp::SevSnpClaims;
 use crate::evidence::tdx::{SgxClaims, TdxClaims};
 use crate::evidence::tpm2::Tpm2Claims;
+use crate::limits;
 use serde_json::{Value, json};
 
 /// The claims of one verified document.
@@ -45,6 +46,14 @@ impl Claims {
                 }
                 claims
             }
+        }
+    }
+
+    /// What a `process` document carries as its binding.
+    pub(super) fn process_binding(&self) -> Option<[u8; limits::BINDING_BYTES]> {
+        match self {
+            Claims::Process(statement) => Some(statement.binding),
+            Claims::Nitro(_) | Claims::SevSnp(_) | Claims::Tdx(_) | Claims::Sgx(_) | Claims::Tpm2(_) => None,
         }
     }
 

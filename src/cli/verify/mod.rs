@@ -181,11 +181,12 @@ fn verify(args: &Args) -> Result<Report, Usage> {
     let body = files::body(&args.document)?;
     let beside = args.composite_with.as_deref().map(files::body).transpose()?;
     let mut parts = Vec::new();
+    let mut due = args.due()?;
     if let Some(beside) = &beside {
-        let due = args.due(None)?;
-        parts.push(examine(args, Format::Process, beside, &due, now)?);
+        let part = examine(args, Format::Process, beside, &due, now)?;
+        due = due.beside(beside, &part);
+        parts.push(part);
     }
-    let due = args.due(beside.as_deref())?;
     parts.push(examine(args, args.format, &body, &due, now)?);
     Ok(Report::new(args, now, parts, sets.as_deref()))
 }
@@ -244,21 +245,33 @@ impl Args {
         self.binding.is_none() && self.nonce.is_none()
     }
 
-    /// What is due: the binding, or what it becomes for evidence that stands beside a `process` document.
-    fn due(&self, beside: Option<&[u8]>) -> Result<Due, Usage> {
+    fn due(&self) -> Result<Due, Usage> {
         if let Some(nonce) = &self.nonce {
             return files::hex("--nonce", nonce).map(Due::Literal);
         }
         let Some(binding) = &self.binding else { return Ok(Due::Unknown) };
-        let bytes = files::hex("--binding", binding)?;
-        let bytes: [u8; limits::BINDING_BYTES] = bytes.try_into().map_err(|_| {
+        let bytes: Result<[u8; limits::BINDING_BYTES], _> = files::hex("--binding", binding)?.try_into();
+        bytes.map(Due::Bound).map_err(|_| {
             usage("--binding is 64 bytes; for evidence that was made for others there is --nonce")
-        })?;
-        Ok(Due::Bound(beside.map_or(bytes, |body| Binding::from(bytes).bound_to_process(body))))
+        })
     }
 }
 
 impl Due {
+    /// What it becomes for evidence that stands beside a `process` document. Where no binding is known, that document's own
+    /// shows that both belong together, though not of when they are.
+    fn beside(self, process_body: &[u8], process: &Part) -> Due {
+        let carried = process.outcome.as_ref().ok().and_then(|examined| examined.claims.process_binding());
+        let binding = match self {
+            Due::Bound(bytes) => Some(bytes),
+            Due::Unknown | Due::Literal(_) => carried,
+        };
+        match binding {
+            Some(bytes) => Due::Bound(Binding::from(bytes).bound_to_process(process_body)),
+            None => self,
+        }
+    }
+
     /// The bytes where they stand as they are.
     fn bytes(&self) -> Option<&[u8]> {
         match self {
