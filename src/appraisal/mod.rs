@@ -6,6 +6,7 @@
 pub mod claims;
 pub mod corim;
 pub mod nitro_reference;
+pub mod offline;
 pub mod reference_text;
 pub mod reference_set;
 pub mod reference_values;

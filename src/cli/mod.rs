@@ -18,4 +18,5 @@ pub mod get;
 pub mod init;
 pub mod launch;
 pub mod serve;
+pub mod verify;
 pub mod workload;

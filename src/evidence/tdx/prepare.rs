@@ -86,12 +86,14 @@ pub fn platform(quote: &Quote<'_>) -> Result<Platform, Refusal> {
 pub(super) fn prepare<'a, E: AsRef<[u8]>>(
     quote: &'a Quote<'a>,
     endorsements: &[E],
-    due: &[u8; limits::BINDING_BYTES],
+    due: Option<&[u8; limits::BINDING_BYTES]>,
     trust: &TdxTrust,
     now: Now,
     checks: &mut Checks,
 ) -> Result<Prepared<'a>, Refusal> {
-    checks.note("binding", check_binding(quote, due))?;
+    if let Some(due) = due {
+        checks.note("binding", check_binding(quote, due))?;
+    }
     let platform = checks.note("pck-certificate", platform(quote))?;
     let root = checks.note("root", pinned_root(&platform, trust))?;
     let brought = checks.note("endorsements", read_endorsements(endorsements))?;
