@@ -37,5 +37,11 @@ fn node(given: &str) -> Result<EnrolledNode, Usage> {
     let path = Path::new(path);
     let public_key =
         NodeKey::from_spki(&files::spki(path)?).map_err(|error| files::wrong(path, &error.to_string()))?;
-    Ok(EnrolledNode { name: name.to_owned(), public_key, not_after: NOT_KNOWN, may_vouch_for: Vec::new() })
+    Ok(EnrolledNode {
+        name: name.to_owned(),
+        public_key,
+        not_after: NOT_KNOWN,
+        may_vouch_for: Vec::new(),
+        measurements: Default::default(),
+    })
 }
