@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What a stage makes where its check has passed, in the order of the flow, and where it is declared. `Permit` and the
 /// others exist once for each request; each format hands a `Verified…` of its own to the stage, which joins them in `Documents`.
-const WITNESSES: [(&str, &str); 17] = [
+const WITNESSES: [(&str, &str); 16] = [
     ("Peer", "transport"),
     ("Challenge", "challenge"),
     ("Answer", "challenge"),
@@ -32,7 +32,6 @@ const WITNESSES: [(&str, &str); 17] = [
     ("VerifiedSevSnp", "evidence"),
     ("VerifiedTdx", "evidence"),
     ("VerifiedSgx", "evidence"),
-    ("Documents", "evidence"),
     ("VerifiedEvidence", "evidence"),
     ("CurrentEvidence", "freshness"),
     ("Unlatched", "latch"),
