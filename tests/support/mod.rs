@@ -33,6 +33,7 @@ use std::time::Duration;
 pub mod acts;
 pub mod attempt;
 pub mod common;
+pub mod frames;
 pub mod lease;
 pub mod raw;
 pub mod rig;
