@@ -34,6 +34,8 @@ pub mod acts;
 pub mod attempt;
 pub mod common;
 pub mod hardware;
+pub mod frames;
+pub mod lease;
 pub mod raw;
 pub mod rig;
 pub mod wire;
@@ -214,6 +216,7 @@ pub struct Build {
     pub limits: &'static str,
     pub more_domains: Vec<&'static str>,
     pub bundle_max_age_seconds: u64,
+    pub crl_max_age_seconds: u64,
 }
 
 impl Default for Build {
@@ -224,6 +227,7 @@ impl Default for Build {
             limits: "",
             more_domains: vec![],
             bundle_max_age_seconds: 7 * 86_400,
+            crl_max_age_seconds: 7 * 86_400,
         }
     }
 }
@@ -630,9 +634,12 @@ fn plan(root: &Path, build: &Build) -> Plan {
         "[[trust_domain]]\nname = \"example.org\"\nbundle = \"example.org.pem\"\nbundle_max_age_seconds = {}\n",
         build.bundle_max_age_seconds
     );
-    domains += match build.revocation {
-        "crl" => "revocation = \"crl\"\ncrl_files = [\"example.org.crl\"]\ncrl_max_age_seconds = 604800\n",
-        _ => "revocation = \"short-lived\"\n",
+    domains += &match build.revocation {
+        "crl" => format!(
+            "revocation = \"crl\"\ncrl_files = [\"example.org.crl\"]\ncrl_max_age_seconds = {}\n",
+            build.crl_max_age_seconds
+        ),
+        _ => "revocation = \"short-lived\"\n".to_owned(),
     };
     for more in &build.more_domains {
         domains += &format!(
