@@ -109,6 +109,27 @@ async fn a_genuine_platform_that_is_not_acceptable_is_denied() {
 }
 
 #[tokio::test]
+async fn a_platform_that_is_refused_before_its_evidence_verified_latches_nothing() {
+    let (world, _) = Machines::world().await;
+    refer(&world).await;
+    let now = world.hands.now().seconds();
+    let mut plan = tdx::Plan::at(now);
+    plan.td.td_attributes[3] = 0; // SEPT_VE_DISABLE
+    let lax = plan.make();
+    std::fs::write(world.directory.path().join("etc/tdx.der"), &lax.root_der).unwrap();
+    let section = world.config.evidence.read(world.server().broker().clock.untrusted());
+    world.server().broker().verifiers.set_hardware(section);
+    let outcome = world
+        .attempt_with(|binding| vec![document("tdx", lax.quote(binding), vec![lax.collateral.clone()])])
+        .await;
+    let status = outcome.unwrap_err();
+    assert_status(&status, Denial::PlatformNotAcceptable);
+    let record = world.record(&reason_and_id(&status).1.unwrap());
+    assert_eq!(record.denial(), Some(Denial::PlatformNotAcceptable));
+    assert_eq!(latches_of(&record).0, vec![]);
+}
+
+#[tokio::test]
 async fn a_statement_and_hardware_of_one_machine_count_together() {
     let (world, machines) = Machines::world().await;
     let pins = [("nitro", PCR0), ("sev-snp", MEASUREMENT), ("tdx", MRTD)];
