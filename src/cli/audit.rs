@@ -292,8 +292,13 @@ fn report_json(report: &Report, kept: bool) -> Value {
 }
 
 fn flip_line(flip: &Flip) -> String {
+    let cause = flip.cause.as_ref().map_or(String::new(), |cause| {
+        let denial =
+            cause.refusal.map_or("an earlier refusal".to_owned(), |refusal| refusal.denial.to_string());
+        format!(" repeating {denial} {}", cause.id)
+    });
     format!(
-        "{} {} {} ({} times, last {}) then released {} after {} ms",
+        "{} {} {}{cause} ({} times, last {}) then released {} after {} ms",
         flip.identity,
         flip.secret,
         flip.denial,

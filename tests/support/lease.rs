@@ -15,7 +15,7 @@ impl Leased {
     pub fn new(path: &Path) -> Leased {
         let file = File::create(path).unwrap();
         // The kernel tells the holder by a signal that somebody waits; this one is ignored by default, and SIGIO kills.
-        for (command, argument) in [(F_SETSIG, libc::SIGURG), (libc::F_SETLEASE, libc::F_WRLCK.into())] {
+        for (command, argument) in [(F_SETSIG, libc::SIGURG), (libc::F_SETLEASE, libc::F_WRLCK)] {
             // SAFETY: the descriptor is open for as long as `file` lives, and both commands take an integer.
             let outcome = unsafe { libc::fcntl(file.as_raw_fd(), command, argument) };
             assert_eq!(outcome, 0, "no lease on {}: {}", path.display(), std::io::Error::last_os_error());
