@@ -16,16 +16,12 @@
 )]
 
 #[path = "../support/nitro.rs"]
-#[allow(dead_code, reason = "each test uses its own part")]
 mod nitro_kit;
 #[path = "../support/sev_snp.rs"]
-#[allow(dead_code, reason = "each test uses its own part")]
 mod sev_snp_kit;
 #[path = "../support/tdx.rs"]
-#[allow(dead_code, reason = "each test uses its own part")]
 mod tdx_kit;
 #[path = "../support/tpm2.rs"]
-#[allow(dead_code, reason = "each test uses its own part")]
 mod tpm2_kit;
 
 mod composite;
