@@ -138,6 +138,15 @@ fn a_quote_carries_the_sha_256_of_the_binding() {
 }
 
 #[test]
+fn a_clock_that_is_not_safe_is_refused() {
+    let (desk, ak) = (Desk::new(), Ak::p256());
+    let quote = Quote { safe: 0, ..Quote::of(&[5; 32]) };
+    let asked =
+        verify("tpm2", desk.put("quote", quote.signed(&ak))).with("--ak", desk.put("ak.pub", ak.public()));
+    asked.run().refused("EvidenceCounterBackwards");
+}
+
+#[test]
 fn a_byte_flipped_or_cut_off_is_refused() {
     let (desk, ak) = (Desk::new(), Ak::p256());
     let key = desk.put("ak.pub", ak.public());

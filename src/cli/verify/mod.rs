@@ -19,7 +19,6 @@ mod report;
 mod sev_snp;
 mod tpm2;
 
-use crate::api::admin::parse_time;
 use crate::challenge::binding::Binding;
 use crate::cli::exit;
 use crate::denial::Denial;
@@ -234,7 +233,7 @@ fn check_options(args: &Args) -> Result<(), Usage> {
 impl Args {
     fn now(&self) -> Result<Now, Usage> {
         let wall = match &self.at {
-            Some(text) => parse_time(text)
+            Some(text) => crate::time::WallTime::parse(text)
                 .ok_or_else(|| usage("--at is a time in UTC, such as 2027-03-01T00:00:00Z"))?,
             None => SystemTime.wall().ok_or_else(|| usage("the clock cannot be read: say --at"))?,
         };

@@ -4,7 +4,6 @@
 //! set that the broker would not take, is a usage error. *Source*: `deploy/reference-values.md`; RFC 9334 §8.3.
 
 use super::{Format, Usage, files, usage};
-use crate::api::admin::parse_time;
 use crate::appraisal::nitro_reference::NitroReference;
 use crate::appraisal::offline::SgxReference;
 use crate::appraisal::reference_set::ProcessReference;
@@ -123,7 +122,7 @@ fn time<'de, D: Deserializer<'de>>(from: D) -> Result<WallTime, D::Error> {
         Written::Text(text) => text,
         Written::Toml(moment) => moment.to_string(),
     };
-    parse_time(&text)
+    WallTime::parse(&text)
         .ok_or_else(|| serde::de::Error::custom("not a time in UTC, such as 2027-03-01T00:00:00Z"))
 }
 
