@@ -520,11 +520,9 @@ fn a_deleted_executable_and_a_process_that_ended_are_not_measured() {
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     let peer = Peer { pid, uid: 0, pidfd };
     // It has only just begun, and its loader may still be laying it out: that is a change, and not measured.
-    let settled = || loop {
-        match measure(&peer, &[]) {
-            Err(NotMeasured::Changed) => std::thread::yield_now(),
-            measured => break measured.unwrap(),
-        }
+    let settled = || {
+        let mut measured = std::iter::repeat_with(|| measure(&peer, &[]));
+        measured.find(|one| !matches!(one, Err(NotMeasured::Changed))).unwrap().unwrap()
     };
     let measurement = settled();
     assert_eq!(measurement.claims.executable.path, program.to_str().unwrap());
