@@ -7,7 +7,7 @@ use super::claims::{Claims, ProcessClaims, Program};
 use super::nitro_reference::{NitroReference, NitroReferenceError};
 use super::reference_text::{CgroupPattern, FileDigest, VerityDigest, not_after_text};
 use super::sev_snp_reference::{self, SevSnpReference, SevSnpReferenceError};
-use super::tdx_reference::{TdxReference, TdxReferenceError};
+use super::tdx_reference::{TdxPlatform, TdxReference, TdxReferenceError};
 use super::tpm2_reference::{Tpm2Reference, Tpm2ReferenceError};
 use crate::evidence::outcome::Refusal;
 use crate::limits;
@@ -214,8 +214,10 @@ impl ReferenceSet {
             sev_snp_reference::acceptable(claims, self.sev_snp.as_ref())?;
         }
         if let Some(claims) = &claims.tdx {
-            let platform = self.tdx.as_ref().map(|tdx| tdx.platform.clone()).unwrap_or_default();
-            platform.acceptable(claims)?;
+            match &self.tdx {
+                Some(tdx) => tdx.acceptable(claims)?,
+                None => TdxPlatform::default().acceptable(claims)?,
+            }
         }
         Ok(())
     }

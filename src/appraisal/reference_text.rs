@@ -88,6 +88,7 @@ impl fmt::Display for CgroupPattern {
     }
 }
 
+/// Values that are written and shown as text: parsed by their `parse`, shown by their `Display`.
 macro_rules! as_text {
     ($($type:ty: $what:literal),+) => {$(
         impl fmt::Debug for $type {
@@ -108,6 +109,8 @@ macro_rules! as_text {
         }
     )+};
 }
+
+pub(super) use as_text;
 
 as_text!(
     FileDigest: "the SHA-256 of some content, 64 hex digits",
@@ -134,16 +137,14 @@ pub fn parse_json(text: &str) -> Result<Vec<ReferenceSet>, serde_json::Error> {
 }
 
 /// A time as RFC 3339 text in UTC, or a TOML date-time.
-pub(super) mod not_after_text {
+pub(crate) mod not_after_text {
     use super::{Deserialize, Deserializer, Serializer, WallTime};
 
     pub(in crate::appraisal) fn serialize<S: Serializer>(time: &WallTime, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(time)
     }
 
-    pub(in crate::appraisal) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<WallTime, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<WallTime, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Written {

@@ -138,7 +138,7 @@ impl Documents {
             return quote.map_or(Ok(()), |quote| vouches(nodes, &quote.claims().node, identity, now));
         };
         let name = &statement.statement().node;
-        let node = nodes.iter().find(|node| node.name == *name);
+        let node = nodes.by_name(name);
         let node = node.ok_or_else(|| mismatch(format!("node `{name}` is not enrolled any more")))?;
         if self.tpm2.as_ref().is_some_and(|quote| quote.claims().node != *name) {
             return Err(mismatch(format!("the quote is of another node than `{name}`")));
@@ -157,8 +157,7 @@ impl Documents {
 }
 
 fn vouches(nodes: &Nodes, name: &str, identity: &SpiffeId, now: Now) -> Result<(), Refusal> {
-    let node = nodes.iter().find(|node| node.name == name);
-    match node {
+    match nodes.by_name(name) {
         Some(node) if now.wall >= node.not_after => Err(Refusal::new(
             Denial::EndorsementExpired,
             format!("the enrolment of node `{name}` ended at {}", node.not_after),

@@ -7,12 +7,13 @@ use super::{Format, Usage, files, usage};
 use crate::appraisal::nitro_reference::NitroReference;
 use crate::appraisal::offline::SgxReference;
 use crate::appraisal::reference_set::ProcessReference;
+use crate::appraisal::reference_text::not_after_text;
 use crate::appraisal::sev_snp_reference::SevSnpReference;
 use crate::appraisal::tdx_reference::TdxReference;
 use crate::appraisal::tpm2_reference::Tpm2Reference;
 use crate::spiffe::IdPattern;
 use crate::time::WallTime;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use std::fmt::Display;
 use std::path::Path;
 
@@ -25,7 +26,7 @@ pub(super) struct Set {
     #[serde(rename = "workload", default)]
     _workload: Option<IdPattern>,
     /// Its end, exclusive.
-    #[serde(deserialize_with = "time")]
+    #[serde(deserialize_with = "not_after_text::deserialize")]
     pub(super) not_after: WallTime,
     #[serde(default)]
     pub(super) process: Option<ProcessReference>,
@@ -108,22 +109,6 @@ fn check_process(process: &ProcessReference) -> Result<(), String> {
         true => Err("`launcher = true` goes with `programs`, and neither without the other".to_owned()),
         false => Ok(()),
     }
-}
-
-/// RFC 3339 text in UTC, or a TOML date-time.
-fn time<'de, D: Deserializer<'de>>(from: D) -> Result<WallTime, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Text(String),
-        Toml(toml::value::Datetime),
-    }
-    let text = match Written::deserialize(from)? {
-        Written::Text(text) => text,
-        Written::Toml(moment) => moment.to_string(),
-    };
-    WallTime::parse(&text)
-        .ok_or_else(|| serde::de::Error::custom("not a time in UTC, such as 2027-03-01T00:00:00Z"))
 }
 
 fn said(path: &Path, error: &dyn Display) -> Usage {

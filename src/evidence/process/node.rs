@@ -142,6 +142,8 @@ pub struct EnrolledNode {
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     by_key: BTreeMap<KeyId, EnrolledNode>,
+    /// Of several keys under one name, the first.
+    by_name: BTreeMap<String, KeyId>,
     epoch: u64,
 }
 
@@ -157,12 +159,21 @@ impl Nodes {
             }
         }
         ambiguous.iter().for_each(|key_id| drop(by_key.remove(key_id)));
-        Nodes { by_key, epoch }
+        let mut by_name = BTreeMap::new();
+        for (key_id, node) in &by_key {
+            by_name.entry(node.name.clone()).or_insert(*key_id);
+        }
+        Nodes { by_key, by_name, epoch }
     }
 
     /// The node whose key has this id.
     pub fn by_key(&self, key_id: &KeyId) -> Option<&EnrolledNode> {
         self.by_key.get(key_id)
+    }
+
+    /// The node of this name.
+    pub fn by_name(&self, name: &str) -> Option<&EnrolledNode> {
+        self.by_name.get(name).and_then(|key_id| self.by_key.get(key_id))
     }
 
     /// Which snapshot this is; a decision records it.
