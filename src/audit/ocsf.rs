@@ -211,10 +211,7 @@ fn administrator(act: &AdminAct) -> Value {
 
 fn api(record: &Record) -> Value {
     let (service, operation) = match &record.event {
-        Event::Released { .. }
-        | Event::Renewed { .. }
-        | Event::Undelivered { .. }
-        | Event::Denied { .. } => {
+        Event::Released { .. } | Event::Renewed { .. } | Event::Undelivered { .. } | Event::Denied { .. } => {
             ("portcullis.v1.Broker", "Release".to_owned())
         }
         Event::AdminIntent { act, .. } | Event::AdminRead { act, .. } => {

@@ -5,8 +5,8 @@
 
 use crate::audit::Grant;
 use crate::case::{Case, Denied};
-use crate::challenge::round::Held;
 use crate::challenge::answer::case_of;
+use crate::challenge::round::Held;
 use crate::challenge::{Challenge, Offer};
 use crate::denial::Denial;
 use crate::policy::{Permitted, Unknown};

@@ -3,6 +3,7 @@
 use crate::support::wire::{GRPC, RELEASE, Wire};
 use crate::support::*;
 use portcullis::audit::record::{Event, Record};
+use portcullis::cli::devca::LeafRequest;
 use portcullis::denial::{Denial, Reason};
 use portcullis::proto::v1;
 use portcullis::proto::v1::release_request::Step as Ask;
@@ -113,7 +114,8 @@ async fn each_round_is_attested_anew_and_moves_the_end() {
         let challenge = holder.challenge().await;
         assert_eq!(challenge.round, round);
         assert_ne!(challenge.nonce, first.nonce);
-        let same = |one: &v1::Challenge| (one.audience.clone(), one.formats.clone(), one.channel_binding.clone());
+        let same =
+            |one: &v1::Challenge| (one.audience.clone(), one.formats.clone(), one.channel_binding.clone());
         assert_eq!(same(&challenge), same(&first), "all else stays");
         let Ok(Some(Answer::Renewed(renewed))) = holder.answer().await else { panic!("not renewed") };
         let later = renewed.not_after.unwrap();
@@ -258,7 +260,12 @@ async fn an_uncertain_round_extends_nothing_and_the_next_one_may() {
     holder.challenge().await;
     let end = holder.lease().unwrap().not_after;
     world.put_reference("payments-1", &"ab".repeat(32), 0).await;
-    holder.asked.stream.send(Ask::Evidence(holder.guest.attester.evidence(&holder.asked.binding()))).await.unwrap();
+    holder
+        .asked
+        .stream
+        .send(Ask::Evidence(holder.guest.attester.evidence(&holder.asked.binding())))
+        .await
+        .unwrap();
     // The next challenge takes the place of the renewal.
     let challenge = holder.challenge().await;
     assert_eq!(challenge.round, 2);
@@ -293,11 +300,21 @@ async fn a_challenge_that_cannot_be_put_is_put_once_it_can() {
     let world = quick().await;
     let mut holder = Holder::of(Guest::new(&world).await, 9).await;
     // Past its nextUpdate: the peer can neither be proven nor refused.
-    let list = world.ca.revocation_list(7, WallTime(world.hands.now().0 - 60_000), WallTime(world.hands.now().0 - 1), &[]);
+    let list = world.ca.revocation_list(
+        7,
+        WallTime(world.hands.now().0 - 60_000),
+        WallTime(world.hands.now().0 - 1),
+        &[],
+    );
     world.write("example.org.crl", list.unwrap().as_bytes()).await;
     let stale = |record: &Record| record.denial() == Some(Denial::RevocationStale);
     eventually("a round is uncertain", || world.records().iter().any(stale)).await;
-    let list = world.ca.revocation_list(8, WallTime(world.hands.now().0 - 1000), world.hands.now().plus(86_400_000), &[]);
+    let list = world.ca.revocation_list(
+        8,
+        WallTime(world.hands.now().0 - 1000),
+        world.hands.now().plus(86_400_000),
+        &[],
+    );
     world.write("example.org.crl", list.unwrap().as_bytes()).await;
     holder.renewed().await;
 }
@@ -378,7 +395,10 @@ async fn the_version_does_not_change_within_a_lease() {
     holder.challenge().await;
     let outcome = holder.answer().await;
     holder.ended(outcome, Denial::SecretUnknown);
-    assert!(holder.guest.again().await.ask(&[SECRET]).await.is_err(), "a refusal of verified evidence latches");
+    assert!(
+        holder.guest.again().await.ask(&[SECRET]).await.is_err(),
+        "a refusal of verified evidence latches"
+    );
 }
 
 #[tokio::test]
