@@ -21,6 +21,7 @@ mod enroll_tests;
 mod event_log;
 mod key;
 mod public;
+mod seen;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -37,6 +38,7 @@ pub use document::{Document, parse};
 pub use event_log::{Event, EventLog};
 pub use key::{AttestationKey, EndorsementKey, KeyError};
 pub use public::{AkName, Curve, PublicArea, PublicKey, Scheme};
+pub use seen::{Recorded, Seen, SeenOf};
 pub use trust::{Counters, EnrolledAk, Tpm2Trust};
 pub use verify::{Due, Examination, VerifiedTpm2, examine, verify};
 pub use wire::Malformed;

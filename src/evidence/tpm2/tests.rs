@@ -36,6 +36,7 @@ pub(super) fn enrolled(ak: &Ak) -> EnrolledAk {
         key: AttestationKey::parse(&ak.public()).unwrap(),
         ek_sha256: [7; 32],
         counters: Counters { reset: 7, restart: 1 },
+        enrolled_at: WallTime(0),
         not_after: WallTime((NOW + 60) * 1000),
     }
 }
