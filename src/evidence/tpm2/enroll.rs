@@ -144,6 +144,16 @@ impl Pending {
         &self.ek_sha256
     }
 
+    /// From when on the answer is too late.
+    pub fn until(&self) -> WallTime {
+        self.until
+    }
+
+    /// Whether an answer would be in time.
+    pub fn is_open(&self, now: Now) -> bool {
+        self.check_time(now).is_ok()
+    }
+
     /// By both clocks: neither a wall clock set back nor a suspended machine gives more time.
     fn check_time(&self, now: Now) -> Result<(), Refusal> {
         match now.wall < self.until && now.boot < self.until_boot {
