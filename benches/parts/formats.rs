@@ -65,7 +65,8 @@ fn tpm2(bound: &[u8; 64], now: Now) -> f64 {
         node: "bench".into(),
         key: AttestationKey::parse(&ak.public()).unwrap(),
         ek_sha256: [7; 32],
-        counters: Counters::default(), enrolled_at: WallTime(0),
+        counters: Counters::default(),
+        enrolled_at: WallTime(0),
         not_after: now.wall.plus(86_400_000),
     };
     let trust = Tpm2Trust::new([enrolled], 1);

@@ -138,8 +138,7 @@ impl NewFile {
 
     /// Writes it.
     pub fn write<T: EnrolmentFile>(mut self, content: &T) -> Result<(), String> {
-        let written =
-            self.file.write_all(text(content)?.as_bytes()).and_then(|()| self.file.sync_all());
+        let written = self.file.write_all(text(content)?.as_bytes()).and_then(|()| self.file.sync_all());
         self.written = written.is_ok();
         written.map_err(|error| format!("{}: {error}", self.path.display()))
     }

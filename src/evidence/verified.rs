@@ -175,9 +175,8 @@ fn verify_one(document: &Document, against: &Against<'_>, into: &mut Documents) 
         tpm2::FORMAT => {
             let trust = hardware.tpm2.get_or(tpm2::FORMAT, Denial::NodesUnavailable)?;
             against.verifiers.seen.check_kept()?;
-            let seen = |name: &tpm2::AkName| {
-                trust.by_name(name).and_then(|ak| against.verifiers.seen.last(ak))
-            };
+            let seen =
+                |name: &tpm2::AkName| trust.by_name(name).and_then(|ak| against.verifiers.seen.last(ak));
             into.tpm2 = Some(tpm2::verify(body, endorsements, bound, trust, &seen, *now, &mut checks)?);
         }
         nitro::FORMAT => {

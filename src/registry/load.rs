@@ -120,7 +120,11 @@ impl Registry {
         self.broker.trust.set_revocations(revocations);
     }
 
-    pub(super) async fn read_all<T: DeserializeOwned>(&self, kind: Kind, maximum: usize) -> Option<(Vec<T>, u64)> {
+    pub(super) async fn read_all<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        maximum: usize,
+    ) -> Option<(Vec<T>, u64)> {
         let epoch = self.epoch().await?;
         let records = match self.vault.all(kind, maximum).await {
             Ok(records) => records,

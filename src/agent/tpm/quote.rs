@@ -228,7 +228,9 @@ mod tests {
         assert_eq!(Selection::parse("sha256:0,1,2,3,4,5,6,7"), Some(Selection::of_firmware()));
         let two = Selection::new(&[(Hash::Sha384, &[4]), (Hash::Sha256, &[0, 23])]);
         assert_eq!(Selection::parse("sha384:4+sha256:23,0"), two);
-        for text in ["", "sha256", "sha256:", "sha1:0", "sha256:24", "sha256:1,1", "sha256:+1", "sha256:1+sha256:2"] {
+        for text in
+            ["", "sha256", "sha256:", "sha1:0", "sha256:24", "sha256:1,1", "sha256:+1", "sha256:1+sha256:2"]
+        {
             assert_eq!(Selection::parse(text), None, "{text}");
         }
     }

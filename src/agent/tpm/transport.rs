@@ -188,14 +188,9 @@ mod tests {
         assert_eq!(parse("swtpm:127.0.0.1:2321"), Ok(Address::SwtpmTcp("127.0.0.1:2321".parse().unwrap())));
         assert_eq!(parse("swtpm"), Ok(Address::SwtpmTcp("127.0.0.1:2321".parse().unwrap())));
         assert_eq!(parse("swtpm:[::1]:2321"), Ok(Address::SwtpmTcp("[::1]:2321".parse().unwrap())));
-        for text in [
-            "",
-            "swtpm:",
-            "swtpm:10.0.0.1:2321",
-            "swtpm:tpm.example:2321",
-            "device:tpm0",
-            "/dev/tpm0",
-        ] {
+        for text in
+            ["", "swtpm:", "swtpm:10.0.0.1:2321", "swtpm:tpm.example:2321", "device:tpm0", "/dev/tpm0"]
+        {
             assert_eq!(parse(text), Err(AddressError), "{text}");
         }
     }

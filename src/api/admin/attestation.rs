@@ -206,7 +206,8 @@ impl Enrolling<'_> {
             remove(service, &mut transaction, &old.ak).await?;
         }
         let name = record_name(ak);
-        let previous = vault.read(Kind::AttestationKey, &name).await.map_err(|error| answer::store(&error))?;
+        let previous =
+            vault.read(Kind::AttestationKey, &name).await.map_err(|error| answer::store(&error))?;
         let body = serde_json::to_vec(self.stored).map_err(|_| answer::defect())?;
         let put = vault.put(&mut transaction, Kind::AttestationKey, &name, previous.as_ref(), &body);
         put.map_err(|error| answer::store(&error))?;
@@ -240,7 +241,10 @@ async fn enrolled_node(service: &AdminService, name: &str) -> Result<EnrolledNod
 
 fn approved(hashes: &[String]) -> Result<BTreeSet<[u8; 32]>, Status> {
     if hashes.len() > limits::TPM2_APPROVED_EKS {
-        return Err(answer::refuse(answer::Refusal::TooMany, "at most 8 endorsement keys are approved at once"));
+        return Err(answer::refuse(
+            answer::Refusal::TooMany,
+            "at most 8 endorsement keys are approved at once",
+        ));
     }
     hashes.iter().map(|hash| written::digest(hash)).collect()
 }
@@ -281,16 +285,25 @@ async fn challenge(
 fn check_key(service: &AdminService, pending: &Pending, node: &str, replace: bool) -> Result<(), Status> {
     let (all, name) = (keys(service, None)?, pending.attestation_key().name());
     let exists = |why: String| Err(answer::refuse(answer::Refusal::Exists, why));
-    let same_tpm = |other: &&StoredAk| other.ak.key.name() == name || other.ak.ek_sha256 == *pending.ek_sha256();
+    let same_tpm =
+        |other: &&StoredAk| other.ak.key.name() == name || other.ak.ek_sha256 == *pending.ek_sha256();
     if let Some(other) = all.iter().filter(|other| other.ak.node != node).find(same_tpm) {
-        return exists(format!("this TPM is enrolled as that of node `{}`: remove it there first", other.ak.node));
+        return exists(format!(
+            "this TPM is enrolled as that of node `{}`: remove it there first",
+            other.ak.node
+        ));
     }
     let own: Vec<&StoredAk> = all.iter().filter(|other| other.ak.node == node).collect();
     if !replace && own.iter().any(|other| other.ak.key.name() == name) {
-        return exists("this key is enrolled: say `replace` to enrol it anew, its counters from the beginning".to_owned());
+        return exists(
+            "this key is enrolled: say `replace` to enrol it anew, its counters from the beginning"
+                .to_owned(),
+        );
     }
     match !replace && (own.len() >= limits::TPM2_KEYS_PER_NODE || all.len() >= limits::TPM2_KEYS) {
-        true => Err(answer::refuse(answer::Refusal::TooMany, "as many attestation keys are enrolled as can be")),
+        true => {
+            Err(answer::refuse(answer::Refusal::TooMany, "as many attestation keys are enrolled as can be"))
+        }
         false => Ok(()),
     }
 }

@@ -46,7 +46,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(id = "step", required = true, multiple = false, args = ["public_key", "tpm", "proof"])]
+#[command(group(clap::ArgGroup::new("step").required(true).args(["public_key", "tpm", "proof"])))]
 pub(super) struct Enroll {
     /// The node's name, as its attester is configured.
     name: String,

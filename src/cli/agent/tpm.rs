@@ -16,7 +16,12 @@ use zeroize::Zeroizing;
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct QuoteArgs {
     /// Which PCRs are quoted, such as `sha256:0,1,7+sha384:4`: those that the broker's reference values name, and no other bank.
-    #[arg(long, env = "PORTCULLIS_TPM_PCRS", default_value = "sha256:0,1,2,3,4,5,6,7", value_name = "BANK:PCRS")]
+    #[arg(
+        long,
+        env = "PORTCULLIS_TPM_PCRS",
+        default_value = "sha256:0,1,2,3,4,5,6,7",
+        value_name = "BANK:PCRS"
+    )]
     tpm_pcrs: String,
     /// The firmware's event log, to come along with each quote, such as /sys/kernel/security/tpm0/binary_bios_measurements.
     #[arg(long, env = "PORTCULLIS_TPM_EVENT_LOG", value_name = "FILE")]
@@ -98,9 +103,10 @@ pub(super) async fn run(command: Command) -> u8 {
     match ran.await {
         Ok(Ok(())) => exit::OK,
         Ok(Err(Failed::Usage(why))) => said(&why, exit::USAGE),
-        Ok(Err(Failed::Tpm(error @ TpmError::Refused { command: "ActivateCredential", .. }))) => {
-            said(&format!("{error}: the challenge was made for another TPM, or for another key of it"), exit::REFUSED)
-        }
+        Ok(Err(Failed::Tpm(error @ TpmError::Refused { command: "ActivateCredential", .. }))) => said(
+            &format!("{error}: the challenge was made for another TPM, or for another key of it"),
+            exit::REFUSED,
+        ),
         Ok(Err(Failed::Tpm(error))) => said(&error.to_string(), exit::NOT_POSSIBLE),
         Ok(Err(Failed::Output(why))) => said(&why, exit::INTERNAL),
         Err(_) => exit::INTERNAL,

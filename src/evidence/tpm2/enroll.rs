@@ -122,7 +122,8 @@ impl Pending {
             node: node.to_owned(),
             key: self.key,
             ek_sha256: self.ek_sha256,
-            counters: Counters::default(), enrolled_at: now.wall,
+            counters: Counters::default(),
+            enrolled_at: now.wall,
             not_after,
         };
         checks.note("enrolment", enrolled.ends().check(now, Denial::EndorsementExpired))?;

@@ -55,8 +55,7 @@ impl Recorded {
     pub fn take(&mut self, claims: &serde_json::Value, time: WallTime) {
         let number = |name: &str| claims.get(name)?.as_u64().and_then(|number| u32::try_from(number).ok());
         let name = claims.get("ak_name").and_then(serde_json::Value::as_str);
-        let (Some(name), Some(reset), Some(restart)) =
-            (name, number("reset_count"), number("restart_count"))
+        let (Some(name), Some(reset), Some(restart)) = (name, number("reset_count"), number("restart_count"))
         else {
             return;
         };

@@ -248,7 +248,8 @@ fn keylimes_quote_verifies_under_its_key() {
         node: "keylime".to_owned(),
         key,
         ek_sha256: [1; 32],
-        counters: Counters::default(), enrolled_at: WallTime(0),
+        counters: Counters::default(),
+        enrolled_at: WallTime(0),
         not_after: WallTime((MADE + 1) * 1000),
     };
     let trust = Tpm2Trust::new([ak], 1);
@@ -393,7 +394,8 @@ fn quotes_of_azures_virtual_tpms_verify_under_the_key_of_their_report() {
             node: "azure".to_owned(),
             key,
             ek_sha256: [1; 32],
-            counters: Counters::default(), enrolled_at: WallTime(0),
+            counters: Counters::default(),
+            enrolled_at: WallTime(0),
             not_after: WallTime((MADE + 1) * 1000),
         };
         let mut checks = Checks::new();
