@@ -77,6 +77,14 @@ impl Verifiers {
         self.hardware.rcu(|old| (old.0.saturating_add(1), Hardware { tpm2: tpm2.clone(), ..old.1.clone() }));
     }
 
+    /// The epoch of the enrolled attestation keys; none where they could not be read, or are not taken.
+    pub fn tpm2_epoch(&self) -> Option<u64> {
+        match &self.hardware.load().1.tpm2 {
+            Held::Known(trust) => Some(trust.epoch()),
+            Held::NotTaken | Held::Unknown(_) => None,
+        }
+    }
+
     /// Changes with each [`Verifiers::set_hardware`].
     pub fn hardware_epoch(&self) -> u64 {
         self.hardware.load().0

@@ -440,7 +440,7 @@ impl World {
 
     /// Starts the attester with these arguments, in place of one that runs.
     pub fn start_agent(&mut self, arguments: &[&str]) {
-        self._agent = None;
+        self.stop_agent();
         let mut command = portcullis();
         command.arg("agent").args(arguments).args(["--socket", &self.path("attester.sock")]);
         let (agent, line) = Process::start(&mut command, &self.at("agent.log"));
