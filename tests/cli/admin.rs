@@ -8,7 +8,6 @@ use base64::Engine;
 use serde_json::Value;
 use std::fs;
 
-#[allow(dead_code, reason = "others use the rest")]
 #[path = "../support/tpm2.rs"]
 mod soft;
 mod tpm;

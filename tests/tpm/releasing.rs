@@ -116,11 +116,14 @@ fn a_machine_that_booted_something_else_is_refused_until_the_reference_says_so()
     lab.released();
 }
 
+/// What a quote is to be of: of the binding, and the statement beside it.
+type Bound = fn(&[u8; 64], &Evidence) -> [u8; 64];
+
 /// The node's attester for the statement, and its TPM for a quote of something else than what is due.
 struct Meddler {
     statements: SocketAttester,
     quoter: Mutex<Quoter>,
-    bound: fn(&[u8; 64], &Evidence) -> [u8; 64],
+    bound: Bound,
 }
 
 impl Attester for Meddler {
@@ -152,7 +155,7 @@ async fn a_quote_of_the_plain_binding_or_of_another_statement_is_refused() {
         attester: lab.world.at("attester.sock"),
         deadline: std::time::Duration::from_secs(30),
     };
-    let cases: [(fn(&[u8; 64], &Evidence) -> [u8; 64], &str); 3] = [
+    let cases: [(Bound, &str); 3] = [
         (|binding, _| *binding, "EvidenceBindingMismatch"),
         (|binding, _| Binding::from(*binding).bound_to_process(b"another"), "EvidenceBindingMismatch"),
         // What is due: then it is this test's own executable that no set knows.

@@ -23,7 +23,7 @@ mod key;
 mod public;
 mod seen;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trust;
 #[cfg(test)]
 mod vectors_tests;

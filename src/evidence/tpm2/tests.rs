@@ -7,7 +7,7 @@ use crate::limits;
 use crate::time::{BootTime, Now, WallTime};
 
 #[path = "../../../tests/support/tpm2.rs"]
-pub(super) mod soft;
+pub(crate) mod soft;
 
 use soft::{Ak, Quote, SHA1, SHA256, SHA384};
 

@@ -3,12 +3,10 @@
 use super::*;
 use crate::evidence::hardware::{Hardware, Held};
 use crate::evidence::tpm2::Counters;
+use crate::evidence::tpm2::tests::soft;
 use crate::limits;
 use crate::registry::attestation::keep_counters;
 use crate::store::Kind;
-
-#[path = "../../../../tests/support/tpm2.rs"]
-mod soft;
 
 /// A node's TPM.
 pub(super) struct Node {
