@@ -67,8 +67,8 @@ pub(super) fn needed(denial: Denial) -> &'static str {
             "evidence encoded as its format demands: see the record's detail; attester and broker of one \
              version"
         }
-        Denial::EndorsementUntrusted => "the node's key enrolled: `portcullis admin node enrol`",
-        Denial::EndorsementExpired => "a new enrolment of the node: `portcullis admin node enrol --replace`",
+        Denial::EndorsementUntrusted => "the node's key enrolled: `portcullis admin node enroll`",
+        Denial::EndorsementExpired => "a new enrolment of the node: `portcullis admin node enroll --replace`",
         Denial::EndorsementNotPermitted => {
             "an enrolment of the node whose `may_vouch_for` covers this identity"
         }
