@@ -65,7 +65,7 @@ impl Recorded {
     }
 
     /// The greatest that were recorded under this enrolment, or none.
-    fn of(&self, name: &AkName, enrolled_at: WallTime) -> Option<Counters> {
+    pub fn of(&self, name: &AkName, enrolled_at: WallTime) -> Option<Counters> {
         let of_key = self.0.get(&hex::encode(name.as_bytes()))?;
         of_key.iter().rev().find(|(_, time)| **time >= enrolled_at).map(|(counters, _)| *counters)
     }
