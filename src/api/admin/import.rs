@@ -32,7 +32,8 @@ pub(super) async fn import(
             Ok(prepared.answer)
         }
         Ok(Prepared { sets, details, answer }) => {
-            let change = reference::put_checked(service, caller, &sets, details, request.keep_latches).await?;
+            let change =
+                reference::put_checked(service, caller, &sets, details, request.keep_latches).await?;
             Ok(ImportReferenceSetsResponse { change: Some(change), ..answer })
         }
         // A signature that is another's is worth a record, as is all else that was tried in vain.

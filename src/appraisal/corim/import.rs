@@ -83,7 +83,8 @@ pub fn sets(manifest: &Manifest, wanted: &Wanted) -> Result<Vec<Imported>, Impor
     let all = (1_u32..).zip(&manifest.references);
     let taken: Vec<_> =
         all.filter(|(place, _)| wanted.triples.is_empty() || wanted.triples.contains(place)).collect();
-    if let Some(missing) = wanted.triples.iter().find(|place| !taken.iter().any(|(taken, _)| taken == *place)) {
+    if let Some(missing) = wanted.triples.iter().find(|place| !taken.iter().any(|(taken, _)| taken == *place))
+    {
         return Err(ImportError::NoSuchTriple(*missing, manifest.references.len()));
     }
     let single = manifest.references.len() == 1;
@@ -113,7 +114,8 @@ fn in_words(environment: &Environment) -> String {
         ("layer", number(environment.layer)),
         ("index", number(environment.index)),
     ];
-    let words = members.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} `{value}`")));
+    let words =
+        members.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} `{value}`")));
     words.collect::<Vec<_>>().join(", ")
 }
 

@@ -88,7 +88,8 @@ impl Section {
                 section: self.name(),
             })?;
             for (place, value) in place.into_iter().zip(value) {
-                insert(&mut section, &place, value).map_err(|()| Unmappable::Repeated(spelled(element.id)))?;
+                insert(&mut section, &place, value)
+                    .map_err(|()| Unmappable::Repeated(spelled(element.id)))?;
             }
         }
         Ok(Value::Object(section))
@@ -138,11 +139,13 @@ impl Section {
                 "image_id" => one(&["image_ids"], json!([hex::encode(bytes)])),
                 _ => None,
             },
-            (Section::SevSnp, Measure::AtLeast(svn)) => match name.split('.').collect::<Vec<_>>().as_slice() {
-                ["guest_svn"] => one(&["minimum_guest_svn"], json!(svn)),
-                ["tcb", product, component] => one(&["minimum_tcb", product, component], json!(svn)),
-                _ => None,
-            },
+            (Section::SevSnp, Measure::AtLeast(svn)) => {
+                match name.split('.').collect::<Vec<_>>().as_slice() {
+                    ["guest_svn"] => one(&["minimum_guest_svn"], json!(svn)),
+                    ["tcb", product, component] => one(&["minimum_tcb", product, component], json!(svn)),
+                    _ => None,
+                }
+            }
             (Section::Process | Section::Nitro | Section::Tpm2 | Section::Tdx, _) => None,
         })
     }
@@ -210,7 +213,10 @@ fn check_conditions(measurement: &Measurement) -> Result<(), Unmappable> {
         ("`raw-value-mask`", measurement.raw_value.as_ref().is_some_and(|raw| raw.mask.is_some())),
         ("an exact `svn`", matches!(measurement.svn, Some(Svn::Exactly(_)))),
         ("values of no element", measurement.key.is_none() && values),
-        ("`integrity-registers` of one element", measurement.key.is_some() && !measurement.registers.is_empty()),
+        (
+            "`integrity-registers` of one element",
+            measurement.key.is_some() && !measurement.registers.is_empty(),
+        ),
     ];
     match conditions.into_iter().find(|(_, stands)| *stands) {
         Some((name, _)) => {
@@ -250,7 +256,9 @@ fn tdx_measurement(id: &Identifier) -> Option<&'static str> {
         "mrseam",
     ];
     match id {
-        Identifier::Number(number @ 0..=3) => usize::try_from(*number).ok().and_then(|at| names.get(at).copied()),
+        Identifier::Number(number @ 0..=3) => {
+            usize::try_from(*number).ok().and_then(|at| names.get(at).copied())
+        }
         Identifier::Text(text) => names.into_iter().find(|name| name == text),
         _ => None,
     }

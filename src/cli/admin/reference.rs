@@ -134,7 +134,8 @@ impl Lines for ListReferenceSetsResponse {
 impl Lines for ImportReferenceSetsResponse {
     fn lines(&self) -> Vec<String> {
         let (manifest, signer) = (&self.manifest, &self.signer);
-        let by = format!("manifest `{manifest}`, signed by `{signer}`, key file sha256 {}", self.signer_sha256);
+        let by =
+            format!("manifest `{manifest}`, signed by `{signer}`, key file sha256 {}", self.signer_sha256);
         let mut lines = vec![by];
         for set in &self.sets {
             let state = match (set.is_new, set.difference.is_empty()) {
