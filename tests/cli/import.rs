@@ -224,7 +224,7 @@ fn the_published_manifests_give_their_verdicts() {
     write(&desk.world.at("veraison.jwk"), file("ec-p256-pub.jwk"), 0o644);
     let by = |key: &str, name: &str| desk.imports_by(&[key], &file(name), "process", &["--days", "3"]);
     // Its signature holds, and its time has passed.
-    desk.refuses("ended at 2025-12-31T00:00:00Z", by("veraison.jwk", "signed-good-corim.cbor"));
+    desk.refuses("ended at 2025-12-31T00:00:00.000Z", by("veraison.jwk", "signed-good-corim.cbor"));
     desk.refuses("signature is not of the key", by("acme.pem", "signed-good-corim.cbor"));
     for unsigned in ["unsigned-good-corim.cbor", "corim-1.cbor"] {
         desk.refuses("not a signed CoRIM", by("veraison.jwk", unsigned));
