@@ -24,6 +24,7 @@ mod audit;
 mod exec;
 mod get;
 mod import;
+mod hold;
 mod revoke;
 mod serve;
 mod usage;
