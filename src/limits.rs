@@ -316,6 +316,8 @@ pub const NITRO_AGE_SECONDS: u64 = 5 * 60;
 
 /// A signed CoRIM, bytes: published ones take some KiB; this is thousands of measurements, and some 30 MiB when read.
 pub const CORIM_BYTES: usize = 1024 * 1024;
+/// Keys of which one must have signed an imported manifest: a publisher's present and next one, of a few publishers.
+pub const CORIM_SIGNERS: usize = 8;
 
 // AMD SEV-SNP (`evidence.md` §4).
 

@@ -49,6 +49,14 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
         act("policy put", "put 2 policies", &format!("policy put {root}/policy.cedar")),
         act("policy show", "@id(\"app\")", "policy show"),
         act("reference put", "done", &format!("reference put {root}/more.toml")),
+        act(
+            "reference import",
+            "done",
+            &format!(
+                "reference import {root}/more.corim --signer {root}/acme.pem --format nitro --name more-2 --days 3 \
+                 --workload spiffe://cli.example/b/*"
+            ),
+        ),
         act("reference list", "more-1 for", "reference list"),
         act("reference remove", "done", "reference remove more-1"),
         act(
@@ -89,6 +97,11 @@ fn prepared(world: &World) -> (String, String) {
     if second.code == 0 {
         write(&world.at("second.pub"), second.stdout, 0o644);
         world.operator("bob", 3_600_000);
+        let publisher = crate::corim::Publisher::new();
+        let enclave = crate::corim::sha384(crate::corim::unsigned(0), 1);
+        let manifest = crate::corim::Manifest::of(vec![crate::corim::triple("m", &[enclave])]);
+        write(&world.at("more.corim"), publisher.sign(&manifest), 0o644);
+        write(&world.at("acme.pem"), publisher.pem(), 0o644);
         write(&world.at("more.toml"), reference("more-1", "programs = [[{ sha256 = \"SHELL\" }]]"), 0o644);
     }
     world.exec(&[&format!("--secret={OPEN}:value=A")], "exit 0").must(0);

@@ -71,6 +71,7 @@ verbs! {
     ShowPolicy: "policy show", Reads, [Policy, Audit];
     PutReferenceSets: "reference put", Widens, [Reference];
     RemoveReferenceSet: "reference remove", Narrows, [Reference];
+    ImportReferenceSets: "reference import", Widens, [Reference];
     ListReferenceSets: "reference list", Reads, [Reference, Audit];
     EnrolNode: "node enrol", Widens, [Nodes];
     BeginTpmEnrolment: "node enrol tpm", Widens, [Nodes];
@@ -211,7 +212,13 @@ impl AdminService {
         }
     }
 
-    async fn note_read(&self, caller: &Caller, target: &str, refused: Option<String>) -> Result<(), Status> {
+    /// Records that something was looked at, or asked for in vain.
+    pub(super) async fn note_read(
+        &self,
+        caller: &Caller,
+        target: &str,
+        refused: Option<String>,
+    ) -> Result<(), Status> {
         let act = caller.act(target, serde_json::Value::Null);
         self.note(caller, Event::AdminRead { act, refused }).await.map(drop)
     }

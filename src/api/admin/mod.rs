@@ -9,6 +9,7 @@ mod attestation;
 mod answer;
 mod decision;
 mod explain;
+mod import;
 mod listing;
 mod needed;
 mod nodes;
@@ -102,6 +103,7 @@ calls! {
     show_policy: ShowPolicyRequest => ShowPolicyResponse, ShowPolicy, |_m| "policy".to_owned(), policy::show;
     put_reference_sets: PutReferenceSetsRequest => ChangeResponse, PutReferenceSets, |_m| "reference".to_owned(), reference::put;
     remove_reference_set: RemoveReferenceSetRequest => ChangeResponse, RemoveReferenceSet, |m| m.name.clone(), reference::remove;
+    import_reference_sets: ImportReferenceSetsRequest => ImportReferenceSetsResponse, ImportReferenceSets, |m| m.name.clone(), import::import;
     list_reference_sets: ListReferenceSetsRequest => ListReferenceSetsResponse, ListReferenceSets, |_m| String::new(), reference::list;
     enrol_node: EnrolNodeRequest => EnrolNodeResponse, EnrolNode, |m| m.name.clone(), nodes::enrol;
     begin_tpm_enrolment: BeginTpmEnrolmentRequest => BeginTpmEnrolmentResponse, BeginTpmEnrolment, |m| m.node.clone(), attestation::begin;
