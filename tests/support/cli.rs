@@ -407,7 +407,12 @@ impl World {
 
     /// A broker and a node, secrets, policy and reference sets.
     pub fn whole() -> World {
-        let mut world = World::bare();
+        World::furnished(Place::new())
+    }
+
+    /// The same over a place that was configured otherwise.
+    pub fn furnished(place: Place) -> World {
+        let mut world = World::over(place);
         world.start_agent();
         world.workload(WORKLOAD, "api");
         world.workload(PLAIN, "plain");
