@@ -94,6 +94,11 @@ impl Ledger {
         self.book().secrets.keys().cloned().collect()
     }
 
+    /// Whether some version of it surely stands.
+    pub fn is_acknowledged(&self, path: &str) -> bool {
+        self.book().secrets[path].version > 0
+    }
+
     /// The newest version found of a secret, 0 for none, and its value: it must be the acknowledged one or the one in
     /// doubt, which is then in doubt no more.
     pub fn found(&self, path: &str, version: u64, value: &[u8]) {

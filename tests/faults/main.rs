@@ -18,10 +18,12 @@
 )]
 
 mod chance;
+mod failing;
 mod field;
 mod kill;
 mod ledger;
 mod load;
 mod operators;
+mod shim;
 #[path = "../support/cli.rs"]
 mod world;

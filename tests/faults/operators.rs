@@ -39,6 +39,7 @@ impl Ada {
 
     pub async fn connect(&self) -> Result<Operators, Failure> {
         let stream = tokio::net::TcpStream::connect(&self.address).await?;
+        stream.set_nodelay(true)?;
         let connector = tokio_rustls::TlsConnector::from(self.config.clone());
         let stream = connector.connect(ServerName::try_from("localhost")?, stream).await?;
         let (requests, connection) =
