@@ -18,12 +18,14 @@
 )]
 
 mod chance;
+mod disk;
 mod failing;
 mod field;
 mod kill;
 mod ledger;
 mod load;
 mod operators;
+mod power;
 mod shim;
 #[path = "../support/cli.rs"]
 mod world;
