@@ -18,6 +18,7 @@
 )]
 
 mod chance;
+mod damage;
 mod disk;
 mod failing;
 mod field;
@@ -27,5 +28,6 @@ mod load;
 mod operators;
 mod power;
 mod shim;
+mod space;
 #[path = "../support/cli.rs"]
 mod world;
