@@ -29,8 +29,9 @@ async fn log(directory: &Path, length: Duration) -> f64 {
     let key = LogKey::create(&directory.with_extension("key"), "bench.example").unwrap();
     let (log, _) = Log::open(directory, key, WallTime(0), |_| {}).unwrap();
     let log = Arc::new(log);
-    let rate = run(length, || {
-        let log = log.clone();
+    let shared = log.clone();
+    let rate = run(length, move || {
+        let log = shared.clone();
         async move {
             log.append(&record()).await.unwrap();
         }
