@@ -63,6 +63,9 @@ pub enum TrustError {
     /// Not an ASK or ASVK by its name, or no CA.
     #[error("not an intermediate: `SEV-<product>` or `SEV-VLEK-<product>`, a CA with keyCertSign")]
     NoIntermediate,
+    /// No trusted root of its product signed it.
+    #[error("the intermediate's signature is not of a trusted root")]
+    IntermediateUntrusted,
     /// No certificate of a signing key, or one without all of product, chip and TCB.
     #[error("not the certificate of a VCEK or VLEK with its product, chip and TCB")]
     NoSigningKey,
@@ -256,6 +259,55 @@ impl SevSnpTrust {
             lists: lists_of(root),
         };
         self.roots.iter().map(shown).collect()
+    }
+
+    /// Whether a certificate of a signing key, DER, leads over a pinned intermediate to a trusted root, all of it within its
+    /// validity: what it is for, and its first end. For whoever fetches certificates and would keep only genuine ones.
+    /// **Denies** `EndorsementUntrusted`, `EndorsementExpired`, `EndorsementNotYetValid`; `CollateralUnavailable` where the
+    /// intermediate is not at hand.
+    pub fn check_certificate(&self, der: &[u8], now: Now) -> Result<(CertificateName, WallTime), Refusal> {
+        let certificate = Certificate::parse(der).ok_or_else(|| untrusted("no certificate"))?;
+        let name = certificate.name().ok_or_else(|| untrusted("no certificate of a signing key"))?;
+        let chain = self.chain(&certificate, std::iter::empty())?;
+        let windows =
+            [("signing key's", chain.leaf), ("intermediate", chain.intermediate), ("root", chain.root)];
+        for (what, window) in windows {
+            window.check(what, now)?;
+        }
+        Ok((name, chain.leaf.ends.min(chain.intermediate.ends).min(chain.root.ends)))
+    }
+
+    /// The intermediate by which a signing key's certificate, DER, says that it was issued.
+    pub fn issuer_of(der: &[u8]) -> Option<(Product, SigningKey)> {
+        Certificate::parse(der)?.role().map(|(signing_key, product)| (product, signing_key))
+    }
+
+    /// Whether a certificate, DER, is an intermediate that a trusted root signed: which one, and its end, exclusive.
+    pub fn check_intermediate(&self, der: &[u8]) -> Result<(Product, SigningKey, WallTime), TrustError> {
+        let certificate = Certificate::parse(der).ok_or(TrustError::CertificateMalformed)?;
+        let name = certificate.subject_name().ok_or(TrustError::NoIntermediate)?;
+        let all = SigningKey::ALL.into_iter().flat_map(|key| Product::ALL.map(|product| (product, key)));
+        let mut named = all.filter(|(product, key)| key.issuer_name(*product) == name);
+        let (product, key) = named.next().ok_or(TrustError::NoIntermediate)?;
+        if !certificate.may_sign_certificates() {
+            return Err(TrustError::NoIntermediate);
+        }
+        let signed = |root: &Root| {
+            root.product == product
+                && root.subject == certificate.issuer()
+                && certificate.is_by(&root.public_key)
+        };
+        let root = self.roots.iter().find(|root| signed(root)).ok_or(TrustError::IntermediateUntrusted)?;
+        Ok((product, key, certificate.window().ends.min(root.window.ends)))
+    }
+
+    /// Whether an intermediate of this name is pinned that has not ended.
+    pub(super) fn has_intermediate(&self, product: Product, signing_key: SigningKey, now: Now) -> bool {
+        let wanted = signing_key.issuer_name(product);
+        let named = |found: &Intermediate| {
+            Certificate::parse(&found.der).is_some_and(|it| it.subject_name() == Some(&wanted))
+        };
+        self.intermediates.iter().any(|found| now.wall < found.window.ends && named(found))
     }
 
     /// Whether reports of this product with this kind of key cannot be verified for want of a current list.
