@@ -192,6 +192,27 @@ mod tests {
         assert_eq!(ca_file, Some(Path::new("/etc/portcullis/ca.pem")));
     }
 
+    /// The page's example, as it stands, and with every key that it shows with its default.
+    #[test]
+    fn the_operators_page_shows_a_configuration_that_reads_and_the_defaults_that_are() {
+        #[derive(Deserialize)]
+        struct File {
+            collateral: CollateralConfig,
+        }
+        let page = include_str!("../../deploy/attestation/collateral.md");
+        let example = page.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+        let shown = |text: &str| toml::from_str::<File>(text).unwrap().collateral;
+        let config = shown(example);
+        assert_eq!(config.check(), Ok(()));
+        let key_line = |line: &str| line.starts_with('#') && line.as_bytes()[1].is_ascii_lowercase();
+        let all: Vec<&str> =
+            example.lines().map(|line| if key_line(line) { &line[1..] } else { line }).collect();
+        let mut uncommented = shown(&all.join("\n"));
+        let service = uncommented.sev_snp.as_mut().unwrap();
+        assert_eq!(service.list_max_age_seconds.take(), Some(2_592_000), "an example: there is no default");
+        assert_eq!(uncommented, config);
+    }
+
     #[test]
     fn what_cannot_be_is_refused_by_its_key() {
         for (from, to, key) in [

@@ -221,7 +221,8 @@ impl Holdings {
     }
 
     async fn get_until(&self, items: Vec<Item>, mut deadline: Pin<&mut Sleep>) -> Vec<Lacking> {
-        let waiting: Vec<_> = items.into_iter().map(|item| (Inner::begin(&self.0, &item, false), item)).collect();
+        let waiting: Vec<_> =
+            items.into_iter().map(|item| (Inner::begin(&self.0, &item, false), item)).collect();
         let mut lacking = Vec::new();
         for (begun, item) in waiting {
             let outcome = match begun {
@@ -418,11 +419,13 @@ impl Inner {
         let writing = tokio::task::spawn_blocking(move || {
             for (item, bytes) in changes.written {
                 let outcome = directory.write(&item, &bytes);
-                inner.settle(file_name(&item), outcome.map_err(|error| format!("cannot be written: {error}")));
+                inner
+                    .settle(file_name(&item), outcome.map_err(|error| format!("cannot be written: {error}")));
             }
             for item in changes.gone {
                 let outcome = directory.remove(&item);
-                inner.settle(file_name(&item), outcome.map_err(|error| format!("cannot be removed: {error}")));
+                inner
+                    .settle(file_name(&item), outcome.map_err(|error| format!("cannot be removed: {error}")));
             }
         });
         // A panic in there left whole files.

@@ -51,8 +51,13 @@ impl Inner {
                 Kind::Certificate => Import::SevSnpCertificate,
                 Kind::Dcap => Import::Dcap,
             };
-            let taken = bytes.and_then(|bytes| self.import(what, &bytes, now).map_err(|error| error.to_string()));
-            self.settle(name, taken.map(|_| ()));
+            let taken = match bytes.map(|bytes| self.import(what, &bytes, now)) {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(Failure::Ended)) => directory.remove_name(&name).map_err(|error| error.to_string()),
+                Ok(Err(failure)) => Err(failure.to_string()),
+                Err(unreadable) => Err(unreadable),
+            };
+            self.settle(name, taken);
         }
     }
 

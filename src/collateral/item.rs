@@ -82,7 +82,9 @@ impl Item {
     pub(super) fn header(&self) -> Option<&'static str> {
         match self {
             Item::Dcap(question) => question.chain_header(),
-            Item::SevSnpCertificate { .. } | Item::SevSnpIntermediate { .. } | Item::SevSnpList { .. } => None,
+            Item::SevSnpCertificate { .. } | Item::SevSnpIntermediate { .. } | Item::SevSnpList { .. } => {
+                None
+            }
         }
     }
 }

@@ -20,9 +20,7 @@ use std::sync::Arc;
 
 /// All of it, under the operator's trust.
 pub(super) struct SevSnpHeld {
-    /// As the operator pins it.
-    base: SevSnpTrust,
-    /// With what is held of intermediates and lists.
+    /// As the operator pins it, with what is held of intermediates and lists.
     trust: SevSnpTrust,
     intermediates: BTreeMap<(Product, SigningKey), Held<Vec<u8>>>,
     lists: BTreeMap<(Product, SigningKey), Held<Vec<u8>>>,
@@ -47,8 +45,7 @@ pub(super) struct Taken {
 impl SevSnpHeld {
     pub(super) fn new(base: SevSnpTrust, list_max_age_seconds: u64) -> Self {
         SevSnpHeld {
-            trust: base.clone(),
-            base,
+            trust: base,
             intermediates: BTreeMap::new(),
             lists: BTreeMap::new(),
             certificates: HashMap::new(),
@@ -98,9 +95,8 @@ impl SevSnpHeld {
             needed(report, endorsements, &trust, now).into_iter().map(Needed::into).collect();
         // A certificate of the chip's that has ended is there, and a newer one is to be had.
         let paths = certificate_paths(report);
-        let ended = |path: &String| {
-            self.certificates.get(path).is_some_and(|chip| !chip.certificate.is_current(now))
-        };
+        let ended =
+            |path: &String| self.certificates.get(path).is_some_and(|chip| !chip.certificate.is_current(now));
         let item = Item::SevSnpCertificate { paths: paths.clone() };
         if paths.iter().any(ended) && !items.contains(&item) {
             items.push(item);

@@ -64,9 +64,8 @@ pub fn needed<E: AsRef<[u8]>>(
         return needed;
     };
     let issuer = signing_key.issuer_name(product);
-    let is_issuer = |der: &E| {
-        Certificate::parse(der.as_ref()).is_some_and(|found| found.subject_name() == Some(&issuer))
-    };
+    let is_issuer =
+        |der: &E| Certificate::parse(der.as_ref()).is_some_and(|found| found.subject_name() == Some(&issuer));
     let issuer_is_carried = endorsements.iter().skip(1).any(is_issuer);
     if !issuer_is_carried && !trust.has_intermediate(product, signing_key, now) {
         needed.push(Needed::Intermediate { product, signing_key, path: chain_path(product, signing_key) });

@@ -126,11 +126,7 @@ impl TdxTrust {
         let root = self.pinned().find(|root| root.der == statement.root);
         let root = root.ok_or_else(|| untrusted(format!("the {name}'s chain ends in no pinned root")))?;
         let signed = statement.signer.is_by(root)
-            && backend::verifies_raw(
-                &statement.signer.key,
-                statement.text.as_bytes(),
-                &statement.signature,
-            );
+            && backend::verifies_raw(&statement.signer.key, statement.text.as_bytes(), &statement.signature);
         if signed { Ok(()) } else { Err(untrusted(format!("the {name} is not signed by its chain"))) }
     }
 
