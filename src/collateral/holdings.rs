@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::item::{Item, Service};
 use super::sev_snp::SevSnpHeld;
 use super::status::{FileFault, HeldItem, ServiceStatus, Status};
-use crate::evidence::sev_snp::{self, SevSnpTrust};
+use crate::evidence::sev_snp::{self, ListMark, SevSnpTrust};
 use crate::evidence::tdx::{self, TdxTrust};
 use crate::limits;
 use crate::time::{Clock, Now, WallTime};
@@ -198,6 +198,12 @@ impl Holdings {
             faults: locked(&self.0.faults).clone(),
             under_way: locked(&self.0.under_way).len(),
         }
+    }
+
+    /// How new AMD's lists are, for whoever keeps that durably: handed back in the trust at a start
+    /// ([`SevSnpTrust::remember`]), no older list is taken, even where the directory was lost or put back.
+    pub fn list_marks(&self) -> Vec<ListMark> {
+        locked(&self.0.sev_snp).marks()
     }
 
     /// Two rounds: what a document is, its certificate may say first.

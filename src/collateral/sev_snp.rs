@@ -8,8 +8,8 @@ use super::held::Held;
 use super::item::Item;
 use crate::denial::Denial;
 use crate::evidence::sev_snp::{
-    Needed, Product, Report, SevSnpTrust, SigningKey, TrustError, certificate_path_of, certificate_paths,
-    needed,
+    ListMark, Needed, Product, Report, SevSnpTrust, SigningKey, TrustError, certificate_path_of,
+    certificate_paths, needed,
 };
 use crate::limits;
 use crate::time::{BootTime, Now, WallTime};
@@ -24,6 +24,8 @@ pub(super) struct SevSnpHeld {
     trust: SevSnpTrust,
     intermediates: BTreeMap<(Product, SigningKey), Held<Vec<u8>>>,
     lists: BTreeMap<(Product, SigningKey), Held<Vec<u8>>>,
+    /// How new the newest of each is, for whoever keeps that durably.
+    marks: BTreeMap<(Product, SigningKey), ListMark>,
     /// By the path under which AMD publishes them.
     certificates: HashMap<String, Chip>,
     list_max_age_seconds: u64,
@@ -48,6 +50,7 @@ impl SevSnpHeld {
             trust: base,
             intermediates: BTreeMap::new(),
             lists: BTreeMap::new(),
+            marks: BTreeMap::new(),
             certificates: HashMap::new(),
             list_max_age_seconds,
         }
@@ -195,6 +198,7 @@ impl SevSnpHeld {
         let ends = root.lists.iter().find(|(key, _)| *key == signing_key).map(|(_, ends)| *ends);
         let held = Held::new(bytes.to_vec(), mark.this_update, ends.unwrap_or(WallTime(0)), now);
         self.lists.insert((root.product, signing_key), held);
+        self.marks.insert((root.product, signing_key), mark);
         self.trust = trust;
         let item = Item::SevSnpList { product: root.product, signing_key };
         Ok(Taken { item, bytes: bytes.to_vec(), gone: None })
@@ -233,6 +237,11 @@ impl SevSnpHeld {
             row(item, held.issued(), held.obtained(), held.ends())
         });
         lists.chain(intermediates).chain(chips).collect()
+    }
+
+    /// The mark of each list that is held.
+    pub(super) fn marks(&self) -> Vec<ListMark> {
+        self.marks.values().cloned().collect()
     }
 
     /// The lists for which a newer one is due.

@@ -94,6 +94,14 @@ async fn an_older_list_or_statement_does_not_take_a_newer_ones_place() {
     let lacking = rig.holdings.get(vec![LIST], PATIENCE).await;
     assert_eq!(lacking, [Lacking { item: LIST, failure: Failure::Older }]);
     assert_eq!(rig.sev_snp().await.0, Err(Denial::CollateralStale));
+    // Kept by somebody else across a start without a directory, the mark does the same.
+    let (mut amd, intel) = trusts(&rig.authority, &rig.synthetic);
+    let marks = rig.holdings.list_marks();
+    assert_eq!(marks.len(), 1);
+    marks.into_iter().for_each(|mark| amd.remember(mark));
+    let config = config(&rig.server.address());
+    let restarted = Holdings::open(config, (amd, intel), rig.clock.clone(), rig.now()).unwrap();
+    assert_eq!(restarted.get(vec![LIST], PATIENCE).await[0].failure, Failure::Older);
 }
 
 #[test]

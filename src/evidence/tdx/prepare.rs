@@ -60,18 +60,11 @@ impl Platform {
     pub fn questions(&self) -> [Question; 4] {
         Question::of(self.tee, self.fmspc(), self.ca)
     }
-
-    /// Whether its certificate was issued under a pinned root: what nobody issued is not worth a question to a service.
-    /// Validity and revocation are not looked at.
-    pub fn is_issued(&self, trust: &TdxTrust) -> bool {
-        let pinned = trust.root(&self.root.der).is_some();
-        pinned && self.pck_ca.is_by(&self.root) && self.pck.is_by(&self.pck_ca)
-    }
 }
 
 /// What a client has to fetch before this quote can be verified at `now`: the parts of its collateral that neither came
-/// along nor are at hand, current. None for a platform that no pinned root issued, or endorsements that do not read: such a
-/// quote is refused whatever is fetched.
+/// along nor are at hand, current. None for a platform that no pinned root issued, as whoever likes may make one up, and for
+/// endorsements that do not read: such a quote is refused whatever is fetched.
 pub fn needed<E: AsRef<[u8]>>(
     quote: &Quote<'_>,
     endorsements: &[E],
@@ -81,17 +74,19 @@ pub fn needed<E: AsRef<[u8]>>(
     let (Ok(platform), Ok(brought)) = (platform(quote), read_endorsements(endorsements)) else {
         return Vec::new();
     };
-    if !platform.is_issued(trust) {
-        return Vec::new();
-    }
+    let [_, _, root] = &quote.pck_chain;
+    let Some(root) = trust.root(root) else { return Vec::new() };
     let at_hand = AtHand { own: &trust.collateral, brought: &brought, trust };
     let lacks = |question: &Question| match question {
         Question::TcbInfo { .. } => at_hand.tcb_info(&platform, now).is_err(),
         Question::QeIdentity { .. } => at_hand.qe_identity(&platform, now).is_err(),
         Question::PckCrl { .. } => at_hand.list("PCK CRL", &platform.pck.issuer, now).is_err(),
-        Question::RootCrl => at_hand.list("root CA CRL", &platform.root.subject, now).is_err(),
+        Question::RootCrl => at_hand.list("root CA CRL", &root.certificate.subject, now).is_err(),
     };
-    platform.questions().into_iter().filter(lacks).collect()
+    let lacking: Vec<Question> = platform.questions().into_iter().filter(lacks).collect();
+    // Two signatures, looked at only where something would be asked.
+    let issued = || platform.pck_ca.is_by(&root.certificate) && platform.pck.is_by(&platform.pck_ca);
+    if lacking.is_empty() || issued() { lacking } else { Vec::new() }
 }
 
 /// The platform of a quote. **Denies** `EvidenceMalformed`.

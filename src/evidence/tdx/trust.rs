@@ -77,7 +77,7 @@ impl TdxTrust {
 
     /// The pinned certificates.
     pub(super) fn pinned(&self) -> impl Iterator<Item = &Certificate> {
-        self.roots.iter().map(|root| &root.certificate)
+        self.roots.iter().map(|root| -> &Certificate { &root.certificate })
     }
 
     /// The root that is this certificate, whole.
