@@ -142,34 +142,32 @@ impl SevSnpHeld {
     /// Takes the intermediates of a chain in, PEM as the service has it, or one in DER. The root in it is not looked at.
     pub(super) fn take_chain(&mut self, bytes: &[u8], now: Now) -> Result<Vec<Taken>, Failure> {
         let mut taken = Vec::new();
-        let mut why = None;
+        let mut why = Failure::WrongContent(TrustError::NoIntermediate.to_string());
         for der in certificates(bytes)? {
             match self.take_intermediate(&der, now) {
-                Ok(one) => taken.push(one),
-                Err(TrustError::NoIntermediate) => {}
-                Err(error) => why = Some(error),
+                Ok(one) => taken.extend(one),
+                Err(failure) => why = failure,
             }
         }
-        match (taken.is_empty(), why) {
-            (false, _) => Ok(taken),
-            (true, Some(TrustError::CertificateMalformed)) => {
-                Err(Failure::WrongContent(TrustError::CertificateMalformed.to_string()))
-            }
-            (true, Some(error)) => Err(Failure::Untrusted(error.to_string())),
-            (true, None) => Err(Failure::WrongContent(TrustError::NoIntermediate.to_string())),
-        }
+        if taken.is_empty() { Err(why) } else { Ok(taken) }
     }
 
-    fn take_intermediate(&mut self, der: &[u8], now: Now) -> Result<Taken, TrustError> {
-        let (product, signing_key, ends) = self.trust.check_intermediate(der)?;
+    /// None of a certificate that is no intermediate.
+    fn take_intermediate(&mut self, der: &[u8], now: Now) -> Result<Option<Taken>, Failure> {
+        let (product, signing_key, ends) = match self.trust.check_intermediate(der) {
+            Err(TrustError::NoIntermediate) => return Ok(None),
+            checked => checked.map_err(|error| Failure::WrongContent(error.to_string()))?,
+        };
+        let ends =
+            ends.ok_or_else(|| Failure::Untrusted("no trusted root signed the intermediate".to_owned()))?;
         let held = self.intermediates.get(&(product, signing_key));
         if held.is_none_or(|held| held.part() != der) {
-            self.trust.add_intermediate(der)?;
+            self.trust.add_intermediate(der).map_err(|error| Failure::WrongContent(error.to_string()))?;
         }
         let held = Held::new(der.to_vec(), now.wall, ends, now);
         self.intermediates.insert((product, signing_key), held);
         let item = Item::SevSnpIntermediate { product, signing_key };
-        Ok(Taken { item, bytes: der.to_vec(), gone: None })
+        Ok(Some(Taken { item, bytes: der.to_vec(), gone: None }))
     }
 
     /// Takes a revocation list in, DER or PEM. One that has ended is taken, too, where it is newer than what is held: a

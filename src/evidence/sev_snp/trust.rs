@@ -63,9 +63,6 @@ pub enum TrustError {
     /// Not an ASK or ASVK by its name, or no CA.
     #[error("not an intermediate: `SEV-<product>` or `SEV-VLEK-<product>`, a CA with keyCertSign")]
     NoIntermediate,
-    /// No trusted root of its product signed it.
-    #[error("the intermediate's signature is not of a trusted root")]
-    IntermediateUntrusted,
     /// No certificate of a signing key, or one without all of product, chip and TCB.
     #[error("not the certificate of a VCEK or VLEK with its product, chip and TCB")]
     NoSigningKey,
@@ -282,8 +279,11 @@ impl SevSnpTrust {
         Certificate::parse(der)?.role().map(|(signing_key, product)| (product, signing_key))
     }
 
-    /// Whether a certificate, DER, is an intermediate that a trusted root signed: which one, and its end, exclusive.
-    pub fn check_intermediate(&self, der: &[u8]) -> Result<(Product, SigningKey, WallTime), TrustError> {
+    /// Which intermediate a certificate, DER, says that it is, and its end, exclusive; no end where no trusted root signed it.
+    pub fn check_intermediate(
+        &self,
+        der: &[u8],
+    ) -> Result<(Product, SigningKey, Option<WallTime>), TrustError> {
         let certificate = Certificate::parse(der).ok_or(TrustError::CertificateMalformed)?;
         let name = certificate.subject_name().ok_or(TrustError::NoIntermediate)?;
         let all = SigningKey::ALL.into_iter().flat_map(|key| Product::ALL.map(|product| (product, key)));
@@ -297,8 +297,8 @@ impl SevSnpTrust {
                 && root.subject == certificate.issuer()
                 && certificate.is_by(&root.public_key)
         };
-        let root = self.roots.iter().find(|root| signed(root)).ok_or(TrustError::IntermediateUntrusted)?;
-        Ok((product, key, certificate.window().ends.min(root.window.ends)))
+        let root = self.roots.iter().find(|root| signed(root));
+        Ok((product, key, root.map(|root| certificate.window().ends.min(root.window.ends))))
     }
 
     /// Whether an intermediate of this name is pinned that has not ended.
