@@ -12,7 +12,7 @@ pub(super) struct Waits {
     pub(super) longest_ms: u64,
 }
 
-/// The state of one service or one item.
+/// The state of one service or one item; the default, which an answer brings back, is that it may be asked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BackOff {
     failures: u32,
@@ -33,11 +33,6 @@ impl BackOff {
         self.until = now.plus(wait);
     }
 
-    /// It answered.
-    pub(super) fn answered(&mut self) {
-        *self = BackOff::default();
-    }
-
     /// Whether it can be forgotten: its time has passed by the longest wait.
     pub(super) fn is_over(&self, now: BootTime, waits: Waits) -> bool {
         now >= self.until.plus(waits.longest_ms)
@@ -54,7 +49,7 @@ mod tests {
     const WAITS: Waits = Waits { first_ms: 100, longest_ms: 1000 };
 
     #[test]
-    fn waits_double_to_the_longest_and_end_with_an_answer() {
+    fn waits_double_to_the_longest() {
         let mut back_off = BackOff::default();
         let now = BootTime(5_000);
         assert_eq!(back_off.remaining(now), None);
@@ -65,8 +60,6 @@ mod tests {
         assert_eq!(back_off.remaining(now.plus(999)), Some(1));
         assert_eq!(back_off.remaining(now.plus(1000)), None);
         assert!(!back_off.is_over(now.plus(1999), WAITS) && back_off.is_over(now.plus(2000), WAITS));
-        back_off.answered();
-        assert_eq!(back_off.remaining(now), None);
     }
 
     #[test]
