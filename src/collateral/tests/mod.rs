@@ -5,16 +5,12 @@ mod keeping;
 mod server;
 mod unreachable;
 
-#[path = "../../../tests/support/sev_snp.rs"]
-mod amd;
-#[path = "../../../tests/support/tdx.rs"]
-mod intel;
-
 use super::*;
 use crate::denial::Denial;
 use crate::evidence::outcome::Checks;
-use crate::evidence::sev_snp::{Product, SevSnpTrust};
+use crate::evidence::sev_snp::{Product, SevSnpTrust, testkit as amd};
 use crate::evidence::tdx::TdxTrust;
+use crate::evidence::tdx::tests::support as intel;
 use crate::time::{BootTime, Clock, Now, TimeSource, WallTime};
 use amd::{Authority, T0};
 use intel::{Plan, Synthetic};

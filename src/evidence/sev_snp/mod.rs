@@ -30,7 +30,7 @@ pub const FORMAT: &str = "sev-snp";
 
 #[cfg(test)]
 #[path = "../../../tests/support/sev_snp.rs"]
-mod testkit;
+pub(crate) mod testkit;
 #[cfg(test)]
 mod collateral_tests;
 #[cfg(test)]

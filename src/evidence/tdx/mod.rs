@@ -40,6 +40,6 @@ pub const FORMAT: &str = "tdx";
 pub const FORMAT_SGX: &str = "sgx";
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 mod vectors_tests;
