@@ -137,8 +137,8 @@ async fn without_a_configured_service_nothing_is_asked() {
 
 #[tokio::test]
 async fn an_impostors_answers_are_not_kept() {
-    let rig = Rig::with(|parts, path| {
-        let impostor = Authority::impostor("Milan");
+    let impostor = Authority::impostor("Milan");
+    let rig = Rig::with(move |parts, path| {
         match path {
             LIST => Act::ok(impostor.list(&[], 9, T0, Some(T0 + 900 * DAY))),
             "/vcek/v1/Milan/cert_chain" => {

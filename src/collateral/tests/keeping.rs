@@ -129,7 +129,7 @@ fn an_older_statement_of_intels_does_not_take_a_newer_ones_place() {
 async fn a_restart_finds_what_was_fetched_and_verifies_it_again() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("collateral");
-    let rig = Rig::made(Some(&directory), |_, _| Act::NotFound).await;
+    let rig = Rig::made(Some(&directory), PATIENT_MS, |_, _| Act::NotFound).await;
     assert_eq!((rig.sev_snp().await.0, rig.tdx().await.0), (Ok(()), Ok(())));
     rig.server.stop().await;
     let before = rig.holdings.status(rig.now());
@@ -152,7 +152,7 @@ async fn a_restart_finds_what_was_fetched_and_verifies_it_again() {
 #[tokio::test]
 async fn a_damaged_file_is_absent_and_said() {
     let folder = tempfile::tempdir().unwrap();
-    let rig = Rig::made(Some(folder.path()), |_, _| Act::NotFound).await;
+    let rig = Rig::made(Some(folder.path()), PATIENT_MS, |_, _| Act::NotFound).await;
     assert_eq!((rig.sev_snp().await.0, rig.tdx().await.0), (Ok(()), Ok(())));
     rig.server.stop().await;
     let files: Vec<_> =
@@ -190,7 +190,7 @@ async fn a_directory_that_cannot_be_used_or_a_file_not_of_ours_costs_nothing_els
     let folder = tempfile::tempdir().unwrap();
     let blocked = folder.path().join("file");
     std::fs::write(&blocked, "x").unwrap();
-    let rig = Rig::made(Some(&blocked), |_, _| Act::NotFound).await;
+    let rig = Rig::made(Some(&blocked), PATIENT_MS, |_, _| Act::NotFound).await;
     assert_eq!(rig.holdings.status(rig.now()).faults.len(), 1);
     assert_eq!(rig.sev_snp().await.0, Ok(()));
     let directory = folder.path().join("directory");
@@ -210,7 +210,7 @@ async fn imported_files_do_without_a_service() {
     rig.server.stop().await;
     let now = rig.now();
     let list = rig.authority.list(&[], 2, T0, Some(T0 + DAY));
-    let chain = Rig1::new(&rig.synthetic).chain().into_bytes();
+    let chain = Services::new(&rig.synthetic).chain().into_bytes();
     for (what, bytes, count) in [
         (Import::SevSnpIntermediate, chain, 1),
         (Import::SevSnpCertificate, chip().0.certificate.clone(), 1),

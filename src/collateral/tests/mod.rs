@@ -25,6 +25,11 @@ const DAY: u64 = 86_400;
 /// Longer than any exchange of a test may take, and no test's success waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// For exchanges that end by themselves, on a busy machine too.
+const PATIENT_MS: u64 = 10_000;
+/// For exchanges that never would.
+const HASTY_MS: u64 = 500;
+
 /// Both clocks, in a test's hands.
 struct Hands {
     wall: AtomicU64,
@@ -77,15 +82,24 @@ impl Rig {
     }
 
     /// Services of which `act` says what they do for a path, and good ones for what it calls [`Act::NotFound`].
-    async fn with(act: impl Fn(&Rig1, &str) -> Act + Send + Sync + 'static) -> Rig {
-        Rig::made(None, act).await
+    async fn with(act: impl Fn(&Services, &str) -> Act + Send + Sync + 'static) -> Rig {
+        Rig::made(None, PATIENT_MS, act).await
     }
 
-    async fn made(directory: Option<&Path>, act: impl Fn(&Rig1, &str) -> Act + Send + Sync + 'static) -> Rig {
+    /// Little patience with services that answer late, or never.
+    async fn hasty(act: impl Fn(&Services, &str) -> Act + Send + Sync + 'static) -> Rig {
+        Rig::made(None, HASTY_MS, act).await
+    }
+
+    async fn made(
+        directory: Option<&Path>,
+        exchange_within_ms: u64,
+        act: impl Fn(&Services, &str) -> Act + Send + Sync + 'static,
+    ) -> Rig {
         let hands = Arc::new(Hands { wall: AtomicU64::new(T0 * 1000), boot: AtomicU64::new(1_000_000) });
         let clock = Arc::new(Clock::new(hands.clone(), WallTime(0)));
         let synthetic = Plan::at(T0).make();
-        let (parts, authority) = (Rig1::new(&synthetic), Authority::new("Milan"));
+        let (parts, authority) = (Services::new(&synthetic), Authority::new("Milan"));
         let server = Server::start(move |path| match act(&parts, path) {
             Act::NotFound => parts.good(path),
             act => act,
@@ -93,6 +107,7 @@ impl Rig {
         .await;
         let mut config = config(&server.address());
         config.directory = directory.map(Path::to_owned);
+        config.exchange_within_ms = exchange_within_ms;
         let trust = trusts(&authority, &synthetic);
         let holdings = Holdings::open(config, trust, clock.clone(), hands.now()).unwrap();
         Rig { hands, clock, authority, synthetic, server, holdings }
@@ -137,7 +152,7 @@ async fn tdx(holdings: &Holdings, quote: &[u8], now: Now) -> (Result<(), Denial>
 
 fn config(address: &str) -> CollateralConfig {
     CollateralConfig {
-        exchange_within_ms: 700,
+        exchange_within_ms: PATIENT_MS,
         back_off_first_ms: 10_000,
         sev_snp: Some(SevSnpService {
             address: address.to_owned(),
@@ -173,15 +188,15 @@ fn report() -> Vec<u8> {
 }
 
 /// What the two services have to give, for a server's thread.
-struct Rig1 {
+struct Services {
     authority: Authority,
     collateral: serde_json::Value,
 }
 
-impl Rig1 {
-    fn new(synthetic: &Synthetic) -> Rig1 {
+impl Services {
+    fn new(synthetic: &Synthetic) -> Services {
         let collateral = serde_json::from_slice(&synthetic.collateral).unwrap();
-        Rig1 { authority: Authority::new("Milan"), collateral }
+        Services { authority: Authority::new("Milan"), collateral }
     }
 
     /// What a good service says.

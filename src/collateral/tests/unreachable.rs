@@ -3,13 +3,19 @@
 use super::*;
 use std::time::Instant;
 
-/// Far less than a test may wait, and well over the 700 ms of an exchange on a busy machine: at most two exchanges follow
-/// one another before the service is left alone.
+/// Far less than an exchange that ends by itself may take, let alone two; ample for one that is given up, on a busy machine
+/// too.
 const BOUND: Duration = Duration::from_secs(8);
 
 /// Both formats against services that do `act` for every path: the failures, after the same denial from both.
 async fn failures(act: Act) -> Vec<Failure> {
     let rig = Rig::with(move |_, _| act.clone()).await;
+    failures_of(&rig).await
+}
+
+/// The same for services that do not come to an end.
+async fn failures_in_haste(act: Act) -> Vec<Failure> {
+    let rig = Rig::hasty(move |_, _| act.clone()).await;
     failures_of(&rig).await
 }
 
@@ -45,16 +51,16 @@ async fn a_refused_connection_is_unreachable() {
 
 #[tokio::test]
 async fn a_black_hole_ends_in_time() {
-    all_are(&failures(Act::Hang(Vec::new())).await, |failure| *failure == Failure::TimedOut);
+    all_are(&failures_in_haste(Act::Hang(Vec::new())).await, |failure| *failure == Failure::TimedOut);
 }
 
 #[tokio::test]
 async fn a_slow_drip_of_headers_or_body_ends_in_time() {
     let drip = Act::Drip(Act::ok(vec![0x30; 1000]).bytes());
-    all_are(&failures(drip).await, |failure| *failure == Failure::TimedOut);
+    all_are(&failures_in_haste(drip).await, |failure| *failure == Failure::TimedOut);
     let mut late = Act::ok(vec![0x30; 1000]).bytes();
     late.truncate(late.len() - 10);
-    all_are(&failures(Act::Hang(late)).await, |failure| *failure == Failure::TimedOut);
+    all_are(&failures_in_haste(Act::Hang(late)).await, |failure| *failure == Failure::TimedOut);
 }
 
 #[tokio::test]
@@ -236,7 +242,7 @@ fn identity(name: &str, begins: u64, ends: u64) -> (rustls::ServerConfig, String
 /// A good service over TLS: how a good report fares with these CAs.
 async fn over_tls(config: rustls::ServerConfig, ca: &str) -> (Result<(), Denial>, Vec<Lacking>) {
     let rig = Rig::good().await;
-    let parts = Rig1::new(&rig.synthetic);
+    let parts = Services::new(&rig.synthetic);
     let server = Server::start_with(Some(config), move |path| parts.good(path)).await;
     let folder = tempfile::tempdir().unwrap();
     let ca_file = folder.path().join("ca.pem");
@@ -288,6 +294,7 @@ async fn a_service_that_speaks_no_tls_or_says_nothing_in_the_handshake_ends_in_t
         let mut config = super::config(&format!("https://127.0.0.1:{port}"));
         config.sev_snp.as_mut().unwrap().ca_file = Some(ca_file.clone());
         config.tdx = None;
+        config.exchange_within_ms = HASTY_MS;
         let trust = trusts(&rig.authority, &rig.synthetic);
         let holdings = Holdings::open(config, trust, rig.clock.clone(), rig.now()).unwrap();
         let begun = Instant::now();
