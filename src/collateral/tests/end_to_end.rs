@@ -181,6 +181,17 @@ async fn another_chips_or_products_answer_is_refused() {
     .await;
     let (outcome, lacking) = rig.sev_snp().await;
     assert_eq!((outcome, lacking.len()), (Err(Denial::CollateralUnavailable), 2));
+    for Lacking { item, failure } in &lacking {
+        match item {
+            Item::SevSnpCertificate { .. } => {
+                let why = "the certificate is of another chip or TCB";
+                assert_eq!(*failure, Failure::WrongContent(why.to_owned()));
+            }
+            _ => assert!(matches!(failure, Failure::Untrusted(_)), "{item}: {failure}"),
+        }
+    }
+    let held: Vec<String> = rig.holdings.status(rig.now()).held.into_iter().map(|held| held.what).collect();
+    assert_eq!(held, ["intermediate for vcek of Milan"]);
     let (outcome, lacking) = rig.tdx().await;
     assert_eq!((outcome, lacking.len()), (Err(Denial::CollateralUnavailable), 1));
     assert!(matches!(lacking[0].failure, Failure::WrongContent(_)), "{lacking:?}");
