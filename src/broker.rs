@@ -161,7 +161,7 @@ impl Broker {
             return Answered { denial: Denial::Defect, decision_id: None };
         };
         let latches = self.latches.refuse(&denied, &id, now);
-        if !denied.denial.latches() && denied.denial != Denial::LatchHolds {
+        if latches.is_empty() && denied.denial != Denial::LatchHolds {
             self.note_unlatched(&denied.case, now);
         }
         if let Err(error) = self.recorder.denied(id.clone(), &denied, latches, now).await {

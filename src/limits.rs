@@ -256,6 +256,18 @@ pub const NODE_KEY_FILE_BYTES: u64 = 16 * 1024;
 pub const ATTEST_FILE_BYTES: u64 = 1024 * 1024 * 1024;
 /// A `process` document, bytes: 1024 groups, long paths and eight programs fit in a quarter of it.
 pub const PROCESS_DOCUMENT_BYTES: usize = 64 * 1024;
+/// A command to the node's TPM, milliseconds: a quote by a discrete TPM takes up to 1 s, by RSA 2 s.
+pub const TPM_COMMAND_WITHIN_MS: u64 = 10_000;
+/// A command that makes a key, milliseconds: discrete TPMs take up to a minute for RSA.
+pub const TPM_CREATE_WITHIN_MS: u64 = 120_000;
+/// A TPM's response, bytes: what TPMs have for a buffer (TPM_PT_MAX_RESPONSE_SIZE).
+pub const TPM_RESPONSE_BYTES: usize = 4 * 1024;
+/// How often a TPM that says "not now" is asked, and the pause between, milliseconds.
+pub const TPM_RETRIES: u32 = 10;
+/// That pause.
+pub const TPM_RETRY_MS: u64 = 50;
+/// How often a quote is repeated because a PCR changed meanwhile: boots are over when workloads ask.
+pub const TPM_QUOTES: u32 = 5;
 /// Nesting of CBOR (`evidence.md` §1).
 pub const CBOR_DEPTH: usize = 16;
 /// Entries of a CBOR map whose keys need not ascend, each compared with all before: a Nitro document has at most 32 in one,
@@ -351,6 +363,10 @@ pub const DECIDING_STACK_BYTES: usize = 16 * 1024 * 1024;
 pub const ADMIN_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Reference sets in one put: with their checks, well under `STORE_TRANSACTION_OPERATIONS` whatever their chunks.
 pub const REFERENCE_SETS_PER_PUT: usize = 128;
+/// Measurements that one node may be enrolled with: a few images, each in an old and a new version.
+pub const NODE_MEASUREMENTS: usize = 64;
+/// PCR0 of Nitro, MEASUREMENT of SEV-SNP, MRTD of TDX, bytes: SHA-384 each.
+pub const MEASUREMENT_BYTES: usize = 48;
 /// Patterns of one node: its enrolment stays a few pages, and a look at it short.
 pub const NODE_PATTERNS: usize = 256;
 /// Facts in one listing, bytes: half of a message, as what is sent of a fact is at most twice what is stored.

@@ -1,7 +1,7 @@
 //! The one binary; everything is in the library.
 
 use clap::{Parser, Subcommand};
-use portcullis::cli::{admin, agent, audit, demo, exec, exit, get, init, serve};
+use portcullis::cli::{admin, agent, audit, demo, exec, exit, get, init, serve, verify};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -11,7 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// Exit codes: 0 done; 64 usage; 69 could not connect; 70 a defect; 75 verification was not possible; 76 not the
 /// broker's answer; 77 denied;
-/// 78 configuration. `exec` gives its child's own code otherwise.
+/// 78 configuration. `exec` gives its child's own code otherwise; `verify` ends in 1 (refused) or 2 (undecided).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -27,6 +27,7 @@ enum Command {
     Get(get::Args),
     Admin(admin::Args),
     Audit(audit::Args),
+    Verify(Box<verify::Args>),
     Init(init::Args),
     Demo(demo::Args),
 }
@@ -58,6 +59,7 @@ async fn run(command: Command) -> u8 {
             Command::Get(args) => get::run(args).await,
             Command::Admin(args) => admin::run(args).await,
             Command::Audit(args) => audit::run(args).await,
+            Command::Verify(args) => verify::run(*args).await,
             Command::Init(args) => init::run(args).await,
             Command::Demo(args) => demo::run(args).await,
         }

@@ -4,6 +4,8 @@
 //! *Denies* `ClockSuspect` where the two clocks disagree, where one cannot be read, or where the time is before one
 //! already seen. *Source*: `durability.md` "Time".
 
+mod rfc3339;
+
 use crate::limits;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -49,20 +51,6 @@ impl WallTime {
     /// Milliseconds from `earlier` to this; 0 where it is later.
     pub fn since(self, earlier: WallTime) -> u64 {
         self.0.saturating_sub(earlier.0)
-    }
-}
-
-impl std::fmt::Display for WallTime {
-    /// RFC 3339, UTC, milliseconds.
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (days, of_day) = (self.seconds() / 86_400, self.seconds() % 86_400);
-        let (year, month, day) = civil_from_days(days);
-        let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-        let milliseconds = self.0 % 1000;
-        write!(
-            formatter,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z"
-        )
     }
 }
 
@@ -317,22 +305,6 @@ fn milliseconds(seconds: i64, nanoseconds: i64) -> Option<u64> {
     whole.checked_add(u64::try_from(nanoseconds).ok()? / 1_000_000)
 }
 
-/// Gregorian date of a day counted from 1970-01-01 (the usual era arithmetic, 400 years to an era of 146,097 days).
-#[expect(
-    clippy::arithmetic_side_effects,
-    reason = "u64 days since 1970 stay far below overflow: at most 2^64 / 86,400,000"
-)]
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -452,12 +424,5 @@ mod tests {
         assert!(at(1999, 1049));
         assert!(!at(2000, 60));
         assert!(!at(1500, 1050));
-    }
-
-    #[test]
-    fn dates_are_rfc_3339() {
-        assert_eq!(WallTime(951_782_400_123).to_string(), "2000-02-29T00:00:00.123Z");
-        assert_eq!(WallTime(1_795_532_466_000).to_string(), "2026-11-24T15:01:06.000Z");
-        assert_eq!(WallTime(0).to_string(), "1970-01-01T00:00:00.000Z");
     }
 }

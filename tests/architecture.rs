@@ -21,12 +21,17 @@ use source::{Source, sources, words};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a stage makes where its check has passed, in the order of the flow, and where it is declared. `Permit` and the
-/// others exist once for each request; `VerifiedStatement` is what the format `process` hands to its stage.
-const WITNESSES: [(&str, &str); 11] = [
+/// others exist once for each request; each format hands a `Verified…` of its own to the stage, which joins them in `Documents`.
+const WITNESSES: [(&str, &str); 16] = [
     ("Peer", "transport"),
     ("Challenge", "challenge"),
     ("Answer", "challenge"),
     ("VerifiedStatement", "evidence"),
+    ("VerifiedTpm2", "evidence"),
+    ("VerifiedNitro", "evidence"),
+    ("VerifiedSevSnp", "evidence"),
+    ("VerifiedTdx", "evidence"),
+    ("VerifiedSgx", "evidence"),
     ("VerifiedEvidence", "evidence"),
     ("CurrentEvidence", "freshness"),
     ("Unlatched", "latch"),

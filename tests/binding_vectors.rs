@@ -171,6 +171,7 @@ fn nodes(file: &Value) -> Nodes {
         public_key: NodeKey::from_spki(&bytes(&node["spki"])).unwrap(),
         not_after: WallTime(number(&node["not_after"]) * 1000),
         may_vouch_for: vec![IdPattern::parse(text(&node["may_vouch_for"][0])).unwrap()],
+        measurements: Default::default(),
     };
     Nodes::new(file["nodes"].as_array().unwrap().iter().map(node), 1)
 }

@@ -11,6 +11,7 @@ mod files;
 mod measure;
 mod proc;
 mod service;
+pub mod tpm;
 
 use crate::evidence::process::NodeSigner;
 use crate::limits;

@@ -49,6 +49,7 @@ impl TestAgent {
             public_key: signer.public_key().clone(),
             not_after: WallTime(u64::MAX),
             may_vouch_for: vec![IdPattern::parse("spiffe://example.org/*").unwrap()],
+            measurements: Default::default(),
         };
         let config = AgentConfig {
             socket: directory.path().join("attester.sock"),
@@ -519,14 +520,13 @@ fn a_deleted_executable_and_a_process_that_ended_are_not_measured() {
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     let peer = Peer { pid, uid: 0, pidfd };
     // It has only just begun, and its loader may still be laying it out: that is a change, and not measured.
-    let measurement = loop {
-        match measure(&peer, &[]) {
-            Err(NotMeasured::Changed) => std::thread::yield_now(),
-            measured => break measured.unwrap(),
-        }
+    let settled = || {
+        let mut measured = std::iter::repeat_with(|| measure(&peer, &[]));
+        measured.find(|one| !matches!(one, Err(NotMeasured::Changed))).unwrap().unwrap()
     };
+    let measurement = settled();
     assert_eq!(measurement.claims.executable.path, program.to_str().unwrap());
-    assert_eq!(measure(&peer, &[]).unwrap(), measurement);
+    assert_eq!(settled(), measurement);
     std::fs::remove_file(&program).unwrap();
     assert!(matches!(measure(&peer, &[]), Err(NotMeasured::Deleted(_))));
     child.kill().unwrap();

@@ -3,8 +3,42 @@
 //! *Takes* what a verifier established. *Gives* [`ProcessClaims`] to the appraisal, [`AttestedClaims`] to policy and audit.
 //! *Denies* nothing itself. *Source*: `protocol.md`, the `process` document; RFC 9334 §8.4 (attestation results).
 
-use serde::{Deserialize, Serialize};
+use crate::evidence::Documents;
+use crate::evidence::nitro::NitroClaims;
+use crate::evidence::sev_snp::SevSnpClaims;
+use crate::evidence::tdx::TdxClaims;
+use crate::evidence::tpm2::Tpm2Claims;
+use crate::evidence::{nitro, process as process_format, sev_snp, tdx, tpm2};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// What the verified documents of one request say, each format by itself; a format that was not sent is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Of a `process` document.
+    pub process: Option<ProcessClaims>,
+    /// Of a `tpm2` document.
+    pub tpm2: Option<Tpm2Claims>,
+    /// Of a `nitro` document.
+    pub nitro: Option<NitroClaims>,
+    /// Of a `sev-snp` document.
+    pub sev_snp: Option<SevSnpClaims>,
+    /// Of a `tdx` document.
+    pub tdx: Option<TdxClaims>,
+}
+
+impl From<&Documents> for Claims {
+    fn from(documents: &Documents) -> Self {
+        Claims {
+            process: documents.process().map(|process| ProcessClaims::from(process.statement())),
+            tpm2: documents.tpm2().map(|quote| quote.claims().clone()),
+            nitro: documents.nitro().map(|document| document.claims().clone()),
+            sev_snp: documents.sev_snp().map(|report| report.claims().clone()),
+            tdx: documents.tdx().map(|quote| quote.claims().clone()),
+        }
+    }
+}
 
 /// A file that a launcher will run, measured by the node's attester.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,16 +169,76 @@ impl AttestedProcess {
     }
 }
 
+/// The claims of hardware evidence, and the name of the reference set that matched; empty where none was held against it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attested<T> {
+    /// What the document says.
+    pub claims: T,
+    /// The name of the reference set that matched.
+    pub reference_set: String,
+}
+
+impl<T: Serialize> Serialize for Attested<T> {
+    /// One flat object: the claims, and `reference_set` among them.
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut value = serde_json::to_value(&self.claims).map_err(serde::ser::Error::custom)?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert(REFERENCE_SET.to_owned(), self.reference_set.clone().into());
+        }
+        value.serialize(to)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Attested<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut value = serde_json::Value::deserialize(from)?;
+        let object = value.as_object_mut().ok_or_else(|| D::Error::custom("claims are an object"))?;
+        let reference_set = match object.remove(REFERENCE_SET) {
+            None => String::new(),
+            Some(serde_json::Value::String(name)) => name,
+            Some(_) => return Err(D::Error::custom("the name of a reference set is text")),
+        };
+        let claims = serde_json::from_value(value).map_err(D::Error::custom)?;
+        Ok(Attested { claims, reference_set })
+    }
+}
+
 /// The attestation results of one request, each format under its own name; a format that was not sent is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AttestedClaims {
     /// Of a `process` document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<AttestedProcess>,
+    /// Of a `tpm2` document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm2: Option<Attested<Tpm2Claims>>,
+    /// Of a `nitro` document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nitro: Option<Attested<NitroClaims>>,
+    /// Of a `sev-snp` document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sev_snp: Option<Attested<SevSnpClaims>>,
+    /// Of a `tdx` document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tdx: Option<Attested<TdxClaims>>,
 }
 
 impl AttestedClaims {
+    /// The claims that matched `reference_set`.
+    pub fn new(claims: Claims, reference_set: &str) -> Self {
+        fn attested<T>(claims: Option<T>, reference_set: &str) -> Option<Attested<T>> {
+            claims.map(|claims| Attested { claims, reference_set: reference_set.to_owned() })
+        }
+        AttestedClaims {
+            process: claims.process.map(|claims| AttestedProcess::new(&claims, reference_set)),
+            tpm2: attested(claims.tpm2, reference_set),
+            nitro: attested(claims.nitro, reference_set),
+            sev_snp: attested(claims.sev_snp, reference_set),
+            tdx: attested(claims.tdx, reference_set),
+        }
+    }
+
     /// The form of `Case::claims`: by format.
     pub fn to_json(&self) -> Result<BTreeMap<String, serde_json::Value>, serde_json::Error> {
         serde_json::from_value(serde_json::to_value(self)?)
@@ -156,11 +250,18 @@ impl AttestedClaims {
         let mut claims = claims.clone();
         if let Some(process) = claims.get_mut("process").and_then(serde_json::Value::as_object_mut) {
             process.retain(|name, _| READ_BY_POLICY.contains(&name.as_str()));
-            process.entry("reference_set").or_insert_with(|| "".into());
+            process.entry(REFERENCE_SET).or_insert_with(|| "".into());
         }
         serde_json::from_value(serde_json::to_value(claims)?)
     }
 }
+
+/// Every format, by its name on the wire.
+pub const FORMATS: [&str; 5] =
+    [process_format::FORMAT, tpm2::FORMAT, nitro::FORMAT, sev_snp::FORMAT, tdx::FORMAT];
+
+/// Where the name of the set that matched stands among the claims of a format.
+pub const REFERENCE_SET: &str = "reference_set";
 
 /// The claims of [`AttestedProcess`].
 const READ_BY_POLICY: [&str; 13] = [
@@ -209,7 +310,10 @@ pub(crate) mod tests {
             program: Some(vec![Program { path: "/opt/job.py".into(), sha256: [0xbb; 32] }]),
             ..process()
         };
-        let attested = AttestedClaims { process: Some(AttestedProcess::new(&claims, "pay-2")) };
+        let attested = AttestedClaims {
+            process: Some(AttestedProcess::new(&claims, "pay-2")),
+            ..AttestedClaims::default()
+        };
         let recorded = attested.to_json().unwrap();
         assert_eq!(recorded["process"]["program_sha256"][0], "bb".repeat(32));
         assert_eq!(AttestedClaims::from_json(&recorded).unwrap(), attested);
@@ -218,9 +322,9 @@ pub(crate) mod tests {
     #[test]
     fn a_recorded_format_that_is_not_known_is_no_claim_at_all() {
         let mut recorded = AttestedClaims::default().to_json().unwrap();
-        recorded.insert("nitro".into(), serde_json::json!({}));
+        recorded.insert("abacus".into(), serde_json::json!({}));
         assert!(
-            AttestedClaims::from_json(&recorded).unwrap_err().to_string().contains("unknown field `nitro`")
+            AttestedClaims::from_json(&recorded).unwrap_err().to_string().contains("unknown field `abacus`")
         );
     }
 }

@@ -4,6 +4,7 @@
 //! `PlatformNotAcceptable` by [`NitroReference::acceptable`]; nothing else itself.
 //! *Source*: AWS "Cryptographic attestation" (PCRs); `evidence.md` §2, step 8.
 
+use super::reference_text::as_text;
 use crate::denial::Denial;
 use crate::evidence::nitro::NitroClaims;
 use crate::evidence::outcome::Refusal;
@@ -130,27 +131,6 @@ impl fmt::Display for PcrValue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&hex::encode(self.0))
     }
-}
-
-macro_rules! as_text {
-    ($($type:ty: $what:literal),+) => {$(
-        impl fmt::Debug for $type {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(formatter, "{self}")
-            }
-        }
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                <$type>::parse(&text).ok_or_else(|| serde::de::Error::custom(concat!("not ", $what)))
-            }
-        }
-    )+};
 }
 
 as_text!(

@@ -3,8 +3,13 @@
 //! *Takes* TOML or JSON. *Gives* [`ReferenceSet`], checked before it is put, and how claims differ from it. *Denies* nothing
 //! itself. *Source*: RFC 9334 §8.3 (reference values); `protocol.md`, the `process` document.
 
-use super::claims::{ProcessClaims, Program};
+use super::claims::{Claims, ProcessClaims, Program};
+use super::nitro_reference::{NitroReference, NitroReferenceError};
 use super::reference_text::{CgroupPattern, FileDigest, VerityDigest, not_after_text};
+use super::sev_snp_reference::{self, SevSnpReference, SevSnpReferenceError};
+use super::tdx_reference::{TdxPlatform, TdxReference, TdxReferenceError};
+use super::tpm2_reference::{Tpm2Reference, Tpm2ReferenceError};
+use crate::evidence::outcome::Refusal;
 use crate::limits;
 use crate::spiffe::IdPattern;
 use crate::time::{Now, WallTime};
@@ -23,8 +28,23 @@ pub struct ReferenceSet {
     /// From when on it counts no more; RFC 3339, UTC. Never absent.
     #[serde(with = "not_after_text")]
     pub not_after: WallTime,
-    /// What a `process` document must claim.
-    pub process: ProcessReference,
+    /// What a `process` document must claim. At least one of these sections is there, and each that is there demands a
+    /// document of its format. A document of another format is not held against this set, but must be acceptable by the
+    /// defaults of its format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessReference>,
+    /// What a `tpm2` document must claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm2: Option<Tpm2Reference>,
+    /// What a `nitro` document must claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nitro: Option<NitroReference>,
+    /// What a `sev-snp` document must claim.
+    #[serde(default, rename = "sev-snp", skip_serializing_if = "Option::is_none")]
+    pub sev_snp: Option<SevSnpReference>,
+    /// What a `tdx` document must claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tdx: Option<TdxReference>,
 }
 
 /// What a `process` document must claim. Every list that is **absent** constrains nothing; none may be empty.
@@ -101,6 +121,21 @@ pub enum ReferenceError {
     /// An executable that is known to run others, in a set that does not say which.
     #[error("`{0}` is a launcher: say `launcher = true` and which `programs` it may run")]
     KnownLauncher(String),
+    /// No section says what any document must claim.
+    #[error("no section (`process`, `tpm2`, `nitro`, `sev-snp`, `tdx`) says what evidence must claim")]
+    NoSection,
+    /// The section `tpm2` is refused.
+    #[error("tpm2: {0}")]
+    Tpm2(#[from] Tpm2ReferenceError),
+    /// The section `nitro` is refused.
+    #[error("nitro: {0}")]
+    Nitro(#[from] NitroReferenceError),
+    /// The section `sev-snp` is refused.
+    #[error("sev-snp: {0}")]
+    SevSnp(#[from] SevSnpReferenceError),
+    /// The section `tdx` is refused.
+    #[error("tdx: {0}")]
+    Tdx(#[from] TdxReferenceError),
     /// More sets than are kept.
     #[error("more than {} reference sets", limits::REFERENCE_SETS)]
     TooMany,
@@ -114,11 +149,10 @@ impl ReferenceSet {
             return Err(ReferenceError::NotAfterPassed(self.not_after));
         }
         self.check_shape()?;
+        let Some(process) = &self.process else { return Ok(()) };
         let known = |file: &&FileReference| known_launchers.contains(file.sha256.as_bytes());
-        match self.process.executables.iter().find(known) {
-            Some(file) if !self.process.launcher => {
-                Err(ReferenceError::KnownLauncher(file.sha256.to_string()))
-            }
+        match process.executables.iter().find(known) {
+            Some(file) if !process.launcher => Err(ReferenceError::KnownLauncher(file.sha256.to_string())),
             _ => Ok(()),
         }
     }
@@ -130,19 +164,62 @@ impl ReferenceSet {
         if name.is_empty() || name.len() > limits::POLICY_NAME_BYTES || !name.iter().copied().all(allowed) {
             return Err(ReferenceError::Name);
         }
-        let process = &self.process;
-        process.check_lists()?;
-        if process.launcher && process.programs.is_empty() {
-            return Err(ReferenceError::LauncherWithoutPrograms);
+        let hardware =
+            [self.tpm2.is_some(), self.nitro.is_some(), self.sev_snp.is_some(), self.tdx.is_some()];
+        if self.process.is_none() && !hardware.contains(&true) {
+            return Err(ReferenceError::NoSection);
         }
-        if !process.launcher && !process.programs.is_empty() {
-            return Err(ReferenceError::ProgramsWithoutLauncher);
+        self.process.as_ref().map_or(Ok(()), ProcessReference::check_shape)?;
+        self.tpm2.as_ref().map_or(Ok(()), Tpm2Reference::check_shape)?;
+        self.nitro.as_ref().map_or(Ok(()), NitroReference::check_shape)?;
+        self.sev_snp.as_ref().map_or(Ok(()), SevSnpReference::check_shape)?;
+        Ok(self.tdx.as_ref().map_or(Ok(()), TdxReference::check_shape)?)
+    }
+
+    /// How the documents differ from what the set says, in words; none where all are as it says. A section without its
+    /// document differs.
+    pub(super) fn differences(&self, claims: &Claims) -> Vec<String> {
+        fn of<R, C>(
+            format: &str,
+            reference: &Option<R>,
+            claims: &Option<C>,
+            differences: impl Fn(&R, &C) -> Vec<String>,
+        ) -> Vec<String> {
+            match (reference, claims) {
+                (None, _) => Vec::new(),
+                (Some(_), None) => vec![format!("evidence without a `{format}` document")],
+                (Some(reference), Some(claims)) => differences(reference, claims),
+            }
         }
-        let files = process.executables.iter().chain(process.programs.iter().flatten());
-        match files.filter_map(|file| file.path.as_ref()).find(|path| !path.starts_with('/')) {
-            Some(path) => Err(ReferenceError::Path(path.clone())),
-            None => Ok(()),
+        [
+            of("process", &self.process, &claims.process, ProcessReference::differences),
+            of("tpm2", &self.tpm2, &claims.tpm2, Tpm2Reference::differences),
+            of("nitro", &self.nitro, &claims.nitro, NitroReference::differences),
+            of("sev-snp", &self.sev_snp, &claims.sev_snp, SevSnpReference::differences),
+            of("tdx", &self.tdx, &claims.tdx, TdxReference::differences),
+        ]
+        .concat()
+    }
+
+    /// Whether each genuine document is acceptable, by its section or the defaults of its format. **Denies**
+    /// `PlatformNotAcceptable`.
+    pub(super) fn acceptable(&self, claims: &Claims) -> Result<(), Refusal> {
+        if let Some(claims) = &claims.tpm2 {
+            self.tpm2.as_ref().unwrap_or(&Tpm2Reference::default()).acceptable(claims)?;
         }
+        if let Some(claims) = &claims.nitro {
+            self.nitro.as_ref().unwrap_or(&NitroReference::default()).acceptable(claims)?;
+        }
+        if let Some(claims) = &claims.sev_snp {
+            sev_snp_reference::acceptable(claims, self.sev_snp.as_ref())?;
+        }
+        if let Some(claims) = &claims.tdx {
+            match &self.tdx {
+                Some(tdx) => tdx.acceptable(claims)?,
+                None => TdxPlatform::default().acceptable(claims)?,
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn has_ended(&self, now: Now) -> bool {
@@ -151,6 +228,21 @@ impl ReferenceSet {
 }
 
 impl ProcessReference {
+    fn check_shape(&self) -> Result<(), ReferenceError> {
+        self.check_lists()?;
+        if self.launcher && self.programs.is_empty() {
+            return Err(ReferenceError::LauncherWithoutPrograms);
+        }
+        if !self.launcher && !self.programs.is_empty() {
+            return Err(ReferenceError::ProgramsWithoutLauncher);
+        }
+        let files = self.executables.iter().chain(self.programs.iter().flatten());
+        match files.filter_map(|file| file.path.as_ref()).find(|path| !path.starts_with('/')) {
+            Some(path) => Err(ReferenceError::Path(path.clone())),
+            None => Ok(()),
+        }
+    }
+
     fn check_lists(&self) -> Result<(), ReferenceError> {
         fn empty<T>(list: &Option<BTreeSet<T>>) -> bool {
             list.as_ref().is_some_and(BTreeSet::is_empty)
@@ -285,7 +377,7 @@ pub(super) mod tests {
             name: name.into(),
             workload: IdPattern::parse("spiffe://example.org/ns/payments/*").unwrap(),
             not_after: LATER,
-            process: ProcessReference {
+            process: Some(ProcessReference {
                 executables: vec![file(executable)],
                 launcher: false,
                 programs: vec![],
@@ -296,14 +388,23 @@ pub(super) mod tests {
                 cgroups: None,
                 systemd_units: None,
                 container: None,
-            },
+            }),
+            tpm2: None,
+            nitro: None,
+            sev_snp: None,
+            tdx: None,
         }
+    }
+
+    /// The section `process` of a set that has one.
+    pub(in crate::appraisal) fn process_of(set: &mut ReferenceSet) -> &mut ProcessReference {
+        set.process.as_mut().unwrap()
     }
 
     pub(in crate::appraisal) fn launcher(name: &str, programs: Vec<Vec<FileReference>>) -> ReferenceSet {
         let mut set = set(name, 0xaa);
-        set.process.launcher = true;
-        set.process.programs = programs;
+        process_of(&mut set).launcher = true;
+        process_of(&mut set).programs = programs;
         set
     }
 
@@ -315,7 +416,7 @@ pub(super) mod tests {
     fn a_set_that_names_a_launcher_without_programs_is_refused() {
         assert_eq!(check(&launcher("a", vec![])), Err(ReferenceError::LauncherWithoutPrograms));
         let mut programs_only = launcher("a", vec![vec![file(0xbb)]]);
-        programs_only.process.launcher = false;
+        process_of(&mut programs_only).launcher = false;
         assert_eq!(check(&programs_only), Err(ReferenceError::ProgramsWithoutLauncher));
         let known = BTreeSet::from([[0xaa; 32]]);
         assert_eq!(set("a", 0xaa).check(NOW, &known), Err(ReferenceError::KnownLauncher("aa".repeat(32))));
@@ -329,15 +430,18 @@ pub(super) mod tests {
         let cases: [(Change, ReferenceError); 10] = [
             (|set| set.name = String::new(), ReferenceError::Name),
             (|set| set.name = "a b".into(), ReferenceError::Name),
-            (|set| set.process.executables.clear(), ReferenceError::ListEmpty("executables")),
-            (|set| set.process.uids = Some([].into()), ReferenceError::ListEmpty("uids")),
-            (|set| set.process.gids = Some([].into()), ReferenceError::ListEmpty("gids")),
-            (|set| set.process.nodes = Some([].into()), ReferenceError::ListEmpty("nodes")),
-            (|set| set.process.cgroups = Some([].into()), ReferenceError::ListEmpty("cgroups")),
-            (|set| set.process.systemd_units = Some([].into()), ReferenceError::ListEmpty("systemd_units")),
-            (|set| set.process.programs = vec![vec![]], ReferenceError::ListEmpty("programs")),
+            (|set| process_of(set).executables.clear(), ReferenceError::ListEmpty("executables")),
+            (|set| process_of(set).uids = Some([].into()), ReferenceError::ListEmpty("uids")),
+            (|set| process_of(set).gids = Some([].into()), ReferenceError::ListEmpty("gids")),
+            (|set| process_of(set).nodes = Some([].into()), ReferenceError::ListEmpty("nodes")),
+            (|set| process_of(set).cgroups = Some([].into()), ReferenceError::ListEmpty("cgroups")),
             (
-                |set| set.process.executables[0].path = Some("bin/pay".into()),
+                |set| process_of(set).systemd_units = Some([].into()),
+                ReferenceError::ListEmpty("systemd_units"),
+            ),
+            (|set| process_of(set).programs = vec![vec![]], ReferenceError::ListEmpty("programs")),
+            (
+                |set| process_of(set).executables[0].path = Some("bin/pay".into()),
                 ReferenceError::Path("bin/pay".into()),
             ),
         ];

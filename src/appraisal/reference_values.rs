@@ -4,7 +4,7 @@
 //! *Denies* by anything but `Appraisal::Matches`: `MeasurementMismatch`, `ReferenceValuesExpired`, `ReferenceValuesMissing`
 //! are the stage's names for the rest. *Source*: RFC 9334 §8.3, §9.1; `protocol.md`, the `process` document.
 
-use super::claims::ProcessClaims;
+use super::claims::{Claims, ProcessClaims};
 pub use super::reference_set::{FileReference, ProcessReference, ReferenceError, ReferenceSet};
 use crate::limits;
 use crate::spiffe::SpiffeId;
@@ -24,6 +24,13 @@ pub enum Appraisal {
     /// They are those of no set of this workload.
     Mismatch {
         /// The nearest set, and the claims that differ.
+        detail: String,
+    },
+    /// They are those of a current set, and the platform behind them is not acceptable.
+    NotAcceptable {
+        /// Its name.
+        set: String,
+        /// What is wrong with the platform.
         detail: String,
     },
     /// They are those of a set that has ended, or every set of this workload has.
@@ -84,12 +91,18 @@ impl ReferenceValues {
     }
 
     /// Holds verified claims against the sets of the workload.
-    pub fn appraise(&self, id: &SpiffeId, claims: &ProcessClaims, now: Now) -> Appraisal {
+    pub fn appraise(&self, id: &SpiffeId, claims: &Claims, now: Now) -> Appraisal {
         let sets = self.sets_for(id);
         let (ended, current): (Vec<_>, Vec<_>) = sets.into_iter().partition(|set| set.has_ended(now));
         let fits = |set: &&&ReferenceSet| self.differences(set, claims).is_empty();
-        if let Some(set) = current.iter().filter(fits).max_by_key(|set| set.not_after) {
+        let fitting: Vec<&&ReferenceSet> = current.iter().filter(fits).collect();
+        let acceptable = |set: &&&&ReferenceSet| set.acceptable(claims).is_ok();
+        if let Some(set) = fitting.iter().filter(acceptable).max_by_key(|set| set.not_after) {
             return Appraisal::Matches { set: set.name.clone(), not_after: set.not_after };
+        }
+        let unacceptable = fitting.iter().find_map(|set| Some((set, set.acceptable(claims).err()?)));
+        if let Some((set, refusal)) = unacceptable {
+            return Appraisal::NotAcceptable { set: set.name.clone(), detail: refusal.detail };
         }
         if let Some(set) = ended.iter().filter(fits).max_by_key(|set| set.not_after) {
             return Appraisal::Expired { set: set.name.clone() };
@@ -121,9 +134,12 @@ impl ReferenceValues {
         self.sets.values()
     }
 
-    fn differences(&self, set: &ReferenceSet, claims: &ProcessClaims) -> Vec<String> {
-        let mut differing = set.process.differences(claims);
-        if claims.program.is_none() && self.known_launchers.contains(&claims.executable_sha256) {
+    fn differences(&self, set: &ReferenceSet, claims: &Claims) -> Vec<String> {
+        let mut differing = set.differences(claims);
+        let launches = |process: &ProcessClaims| {
+            process.program.is_none() && self.known_launchers.contains(&process.executable_sha256)
+        };
+        if claims.process.as_ref().is_some_and(launches) {
             differing.push("a launcher without its program".to_owned());
         }
         differing
@@ -135,7 +151,7 @@ mod tests {
     use super::*;
     use crate::appraisal::claims::Program;
     use crate::appraisal::claims::tests::process;
-    use crate::appraisal::reference_set::tests::{LATER, NOW, check, file, launcher, set};
+    use crate::appraisal::reference_set::tests::{LATER, NOW, check, file, launcher, process_of, set};
     use crate::appraisal::reference_text::{CgroupPattern, VerityDigest};
     use crate::spiffe::IdPattern;
 
@@ -146,7 +162,11 @@ mod tests {
 
     fn appraise(sets: Vec<ReferenceSet>, claims: &ProcessClaims) -> Appraisal {
         let id = SpiffeId::parse("spiffe://example.org/ns/payments/api").unwrap();
-        ReferenceValues::new(sets, BTreeSet::new()).unwrap().appraise(&id, claims, NOW)
+        ReferenceValues::new(sets, BTreeSet::new()).unwrap().appraise(&id, &of(claims), NOW)
+    }
+
+    fn of(process: &ProcessClaims) -> Claims {
+        Claims { process: Some(process.clone()), ..Claims::default() }
     }
 
     fn matches(set: &str) -> Appraisal {
@@ -210,10 +230,10 @@ mod tests {
         ];
         for (fits, differs, word) in cases {
             let mut good = set("a", 0xaa);
-            fits(&mut good.process);
+            fits(process_of(&mut good));
             assert_eq!(appraise(vec![good], &process()), matches("a"), "{word}");
             let mut bad = set("a", 0xaa);
-            differs(&mut bad.process);
+            differs(process_of(&mut bad));
             let detail = detail(appraise(vec![bad], &process()));
             assert!(
                 detail.starts_with(&format!("nearest is set `a`, which does not allow {word}")),
@@ -225,7 +245,7 @@ mod tests {
     #[test]
     fn an_absent_claim_matches_no_list() {
         let mut set = set("a", 0xaa);
-        set.process.systemd_units = Some(["pay.service".into()].into());
+        process_of(&mut set).systemd_units = Some(["pay.service".into()].into());
         let claims = ProcessClaims { systemd_unit: None, ..process() };
         assert!(detail(appraise(vec![set], &claims)).ends_with("allow no systemd unit"));
     }
@@ -233,7 +253,7 @@ mod tests {
     #[test]
     fn an_fs_verity_digest_is_compared_whole() {
         let mut set = set("a", 0xaa);
-        set.process.fs_verity = Some([VerityDigest::parse(&"ab".repeat(32)).unwrap()].into());
+        process_of(&mut set).fs_verity = Some([VerityDigest::parse(&"ab".repeat(32)).unwrap()].into());
         let claims = |bytes| ProcessClaims { fs_verity: Some(bytes), ..process() };
         assert_eq!(appraise(vec![set.clone()], &claims(vec![0xab; 32])), matches("a"));
         for bytes in [vec![0xab; 31], vec![0xab; 64], vec![]] {
@@ -244,9 +264,9 @@ mod tests {
     #[test]
     fn the_nearest_set_is_named() {
         let mut far = set("far", 0xbb);
-        far.process.uids = Some([0].into());
+        process_of(&mut far).uids = Some([0].into());
         let mut near = set("near", 0xaa);
-        near.process.uids = Some([0].into());
+        process_of(&mut near).uids = Some([0].into());
         assert_eq!(
             detail(appraise(vec![far, near], &process())),
             "nearest is set `near`, which does not allow uid 1000"
@@ -291,7 +311,7 @@ mod tests {
     fn a_known_launcher_never_matches_a_set_that_was_put_before_it_was_known() {
         let id = SpiffeId::parse("spiffe://example.org/ns/payments/api").unwrap();
         let values = ReferenceValues::new(vec![set("a", 0xaa)], [[0xaa; 32]].into()).unwrap();
-        let detail = detail(values.appraise(&id, &process(), NOW));
+        let detail = detail(values.appraise(&id, &of(&process()), NOW));
         assert!(detail.ends_with("a launcher without its program"), "{detail}");
     }
 
@@ -300,8 +320,11 @@ mod tests {
         let ending = |wall| Now { wall, ..NOW };
         let values = ReferenceValues::new(vec![set("a", 0xaa)], BTreeSet::new()).unwrap();
         let id = SpiffeId::parse("spiffe://example.org/ns/payments/api").unwrap();
-        assert_eq!(values.appraise(&id, &process(), ending(WallTime(LATER.0 - 1))), matches("a"));
-        assert_eq!(values.appraise(&id, &process(), ending(LATER)), Appraisal::Expired { set: "a".into() });
+        assert_eq!(values.appraise(&id, &of(&process()), ending(WallTime(LATER.0 - 1))), matches("a"));
+        assert_eq!(
+            values.appraise(&id, &of(&process()), ending(LATER)),
+            Appraisal::Expired { set: "a".into() }
+        );
         assert_eq!(
             set("a", 0xaa).check(ending(LATER), &BTreeSet::new()),
             Err(ReferenceError::NotAfterPassed(LATER))

@@ -1,6 +1,6 @@
 //! The witness that the claims are those of a current reference set.
 
-use crate::appraisal::claims::{AttestedClaims, AttestedProcess, ProcessClaims};
+use crate::appraisal::claims::{AttestedClaims, Claims, REFERENCE_SET};
 use crate::appraisal::reference_values::{Appraisal, ReferenceValues};
 use crate::case::{Case, Denied, Stage};
 use crate::denial::Denial;
@@ -58,14 +58,17 @@ impl Appraiser {
         };
         unlatched.evidence_mut().case_mut().epochs.insert("reference".to_owned(), reference.epoch);
         let identity = unlatched.evidence().peer().connection().spiffe_id();
-        let claims = ProcessClaims::from(unlatched.evidence().process().statement());
+        let claims = Claims::from(unlatched.evidence().documents());
         match reference.values.appraise(identity, &claims, now) {
             Appraisal::Matches { set, not_after } => {
                 note_match(unlatched.evidence_mut().case_mut(), &set);
                 let usable_until = unlatched.usable_until().min(not_after);
-                let claims = AttestedClaims { process: Some(AttestedProcess::new(&claims, &set)) };
+                let claims = AttestedClaims::new(claims, &set);
                 Ok(AttestationResult { unlatched, claims, usable_until })
             }
+            Appraisal::NotAcceptable { set, detail } => Err(unlatched
+                .into_case()
+                .deny_because(Denial::PlatformNotAcceptable, format!("reference:{set}: {detail}"))),
             Appraisal::Mismatch { detail } => {
                 Err(unlatched.into_case().deny_because(Denial::MeasurementMismatch, detail))
             }
@@ -80,9 +83,10 @@ impl Appraiser {
 /// The record says which set matched, among the claims that policy will read.
 fn note_match(case: &mut Case, set: &str) {
     case.rules.push(format!("reference:{set}"));
-    let claims = case.claims.get_mut(crate::evidence::process::FORMAT);
-    if let Some(object) = claims.and_then(serde_json::Value::as_object_mut) {
-        object.insert("reference_set".to_owned(), set.into());
+    for claims in case.claims.values_mut() {
+        if let Some(object) = claims.as_object_mut() {
+            object.insert(REFERENCE_SET.to_owned(), set.into());
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! *Takes* records in order. *Gives* [`Flip`]s: same identity, same secret, denied, then released. *Denies* nothing
 //! itself. *Source*: the "Audit" paragraph; NIST SP 800-53 AU-6.
 //!
+//! Where a latch held, the flip also names the refusal that it repeated: that is what was later no longer so.
+//!
 //! A release counts once it can be taken as delivered: no `Undelivered`, and no `Denied` with its own id (a record in
 //! doubt, see [`super::log`]), followed within [`DELIVERY_MS`]. Memory is bounded: what is forgotten for that is counted.
 
@@ -27,6 +29,9 @@ pub struct Flip {
     pub denied_id: String,
     /// Its number in the log.
     pub denied: Sequence,
+    /// Where the last denial is a latch's: the refusal that it repeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// Denials of this identity and secret since the release before, this one included.
     pub denials: u64,
     /// The release's decision id.
@@ -35,6 +40,25 @@ pub struct Flip {
     pub released: Sequence,
     /// From the denial to the release, milliseconds by the wall clock.
     pub between_ms: u64,
+}
+
+/// The refusal that a latch repeats.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Cause {
+    /// Its decision id.
+    pub id: String,
+    /// What it was; none where it lies before the records that are remembered, or before the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+}
+
+/// What a refusal was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Refusal {
+    /// Why.
+    pub denial: Denial,
+    /// Its number in the log.
+    pub sequence: Sequence,
 }
 
 /// Looks for flips in records that are given in order.
@@ -46,6 +70,9 @@ pub struct Flips {
     pending: VecDeque<Pending>,
     /// The ids of the releases that wait.
     waiting: BTreeSet<String>,
+    /// Refusals that latch, by decision id; and the same ids, the oldest first.
+    refusals: BTreeMap<String, Refusal>,
+    refused: VecDeque<String>,
     forgotten: u64,
 }
 
@@ -57,6 +84,7 @@ struct Denials {
     id: String,
     sequence: Sequence,
     time: WallTime,
+    cause: Option<Cause>,
     count: u64,
 }
 
@@ -77,10 +105,13 @@ impl Flips {
     /// Takes the next record. Returns the flips that it makes certain.
     pub fn push(&mut self, sequence: Sequence, record: &Record) -> Vec<Flip> {
         match &record.event {
-            Event::Denied { denial, case, .. } => {
+            Event::Denied { denial, case, repeats, .. } => {
                 self.withdraw(&record.id);
+                self.note_refusal(&record.id, Refusal { denial: *denial, sequence });
+                let cause = repeats.as_ref().map(|id| self.cause(id));
                 for key in keys(case, case.refused_secret.as_deref()) {
-                    self.deny(key, *denial, sequence, record);
+                    let (id, time, cause) = (record.id.clone(), record.time, cause.clone());
+                    self.deny(key, Denials { denial: *denial, id, sequence, time, cause, count: 1 });
                 }
             }
             Event::Released { case, .. } => {
@@ -106,10 +137,26 @@ impl Flips {
         self.forgotten
     }
 
-    fn deny(&mut self, key: Key, denial: Denial, sequence: Sequence, record: &Record) {
+    fn deny(&mut self, key: Key, denied: Denials) {
         let earlier = self.forget(&key).map_or(0, |earlier| earlier.count);
-        let count = earlier.saturating_add(1);
-        self.remember(key, Denials { denial, id: record.id.clone(), sequence, time: record.time, count });
+        self.remember(key, Denials { count: earlier.saturating_add(denied.count), ..denied });
+    }
+
+    /// A hold lasts a quarter of an hour at most, so those that one may still repeat are among the latest.
+    fn note_refusal(&mut self, id: &str, refusal: Refusal) {
+        if !refusal.denial.latches() || self.refusals.insert(id.to_owned(), refusal).is_some() {
+            return;
+        }
+        self.refused.push_back(id.to_owned());
+        if self.refused.len() > REMEMBERED
+            && let Some(oldest) = self.refused.pop_front()
+        {
+            self.refusals.remove(&oldest);
+        }
+    }
+
+    fn cause(&self, id: &str) -> Cause {
+        Cause { id: id.to_owned(), refusal: self.refusals.get(id).copied() }
     }
 
     fn release(&mut self, key: Key, released: Sequence, record: &Record) {
@@ -179,6 +226,7 @@ impl Pending {
             denial: self.before.denial,
             denied_id: self.before.id,
             denied: self.before.sequence,
+            cause: self.before.cause,
             denials: self.before.count,
             released_id: self.released_id,
             released: self.released,
@@ -197,7 +245,7 @@ fn keys(case: &Case, only: Option<&str>) -> Vec<Key> {
 
 /// A release without a word against it for so long was delivered, milliseconds: longer than any stream's drain.
 pub const DELIVERY_MS: u64 = 600_000;
-/// Identities and secrets that are remembered, and releases that wait: some 20 MiB each.
+/// Identities and secrets that are remembered, refusals, and releases that wait: some 20 MiB each.
 pub const REMEMBERED: usize = 65_536;
 
 #[cfg(test)]
@@ -222,6 +270,53 @@ mod tests {
         with(number, Event::Undelivered { decision_id, lease_id: "lease".into(), detail: "reset".into() })
     }
 
+    fn held(number: u64, repeats: u64, case: Case) -> Record {
+        let Event::Denied { denial, class, reason, latches, .. } =
+            denied(number, Denial::LatchHolds, case.clone()).event
+        else {
+            panic!("no denial")
+        };
+        let repeats = Some(format!("{repeats:032x}"));
+        with(number, Event::Denied { denial, class, reason, case, latches, repeats })
+    }
+
+    #[test]
+    fn a_latch_is_shown_with_the_refusal_that_it_repeats() {
+        let found = flips(&[
+            denied(0, Denial::MeasurementMismatch, case(PAY, "kv/a")),
+            // Another subject of the same identity: its refusal is not what the first one's latch repeats.
+            denied(1, Denial::PolicyForbids, case(PAY, "kv/a")),
+            denied(2, Denial::EvidenceMalformed, case(PAY, "kv/a")),
+            held(3, 0, case(PAY, "kv/a")),
+            held(4, 0, case(PAY, "kv/a")),
+            released(5, case(PAY, "kv/a")),
+        ]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (found[0].denial, found[0].denied, found[0].denials),
+            (Denial::LatchHolds, Sequence(4), 5)
+        );
+        let refusal = Refusal { denial: Denial::MeasurementMismatch, sequence: Sequence(0) };
+        assert_eq!(found[0].cause, Some(Cause { id: format!("{:032x}", 0), refusal: Some(refusal) }));
+    }
+
+    #[test]
+    fn a_cause_that_is_not_in_the_log_is_named_by_its_id_alone() {
+        let found = flips(&[held(1, 0, case(PAY, "kv/a")), released(2, case(PAY, "kv/a"))]);
+        assert_eq!(found[0].cause, Some(Cause { id: format!("{:032x}", 0), refusal: None }));
+    }
+
+    #[test]
+    fn the_latest_refusals_are_remembered_and_no_more() {
+        let mut flips = Flips::new();
+        for number in 0..=REMEMBERED as u64 {
+            flips.push(Sequence(number), &denied(number, Denial::PolicyForbids, case(PAY, "kv/a")));
+        }
+        assert_eq!((flips.refusals.len(), flips.refused.len()), (REMEMBERED, REMEMBERED));
+        assert_eq!(flips.cause(&format!("{:032x}", 0)).refusal, None);
+        assert!(flips.cause(&format!("{:032x}", 1)).refusal.is_some());
+    }
+
     #[test]
     fn a_denial_followed_by_a_release_is_a_flip_with_all_its_facts() {
         let found = flips(&[
@@ -235,6 +330,7 @@ mod tests {
             denial: Denial::PolicyForbids,
             denied_id: format!("{:032x}", 1),
             denied: Sequence(1),
+            cause: None,
             denials: 2,
             released_id: format!("{:032x}", 4),
             released: Sequence(2),

@@ -4,7 +4,6 @@
 //! is not what was signed. *Denies* nothing. *Source*: NIST SP 800-53 AU-6, AU-7, AU-9, AU-10; OCSF class 6003.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
-use crate::api::admin::parse_time;
 use crate::audit::checkpoint::{Checkpoint, LogPublicKey};
 use crate::audit::flips::{Flip, Flips};
 use crate::audit::show::{self, Filter, ShowError};
@@ -223,7 +222,7 @@ impl Show {
     fn filter(&self) -> Result<Filter, Failure> {
         let time = |text: &Option<String>| -> Result<Option<WallTime>, Failure> {
             let parse = |text: &String| {
-                parse_time(text).ok_or_else(|| usage("a time is in UTC, such as 2027-03-01T00:00:00Z"))
+                WallTime::parse(text).ok_or_else(|| usage("a time is in UTC, such as 2027-03-01T00:00:00Z"))
             };
             text.as_ref().map(parse).transpose()
         };
@@ -292,8 +291,13 @@ fn report_json(report: &Report, kept: bool) -> Value {
 }
 
 fn flip_line(flip: &Flip) -> String {
+    let cause = flip.cause.as_ref().map_or(String::new(), |cause| {
+        let denial =
+            cause.refusal.map_or("an earlier refusal".to_owned(), |refusal| refusal.denial.to_string());
+        format!(" repeating {denial} {}", cause.id)
+    });
     format!(
-        "{} {} {} ({} times, last {}) then released {} after {} ms",
+        "{} {} {}{cause} ({} times, last {}) then released {} after {} ms",
         flip.identity,
         flip.secret,
         flip.denial,

@@ -5,6 +5,7 @@
 
 use crate::challenge::Offer;
 use crate::challenge::admission::{Rate, Rates};
+use crate::cli::evidence::EvidenceSection;
 use crate::limits;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::transport::{DomainConfig, RevocationMode};
@@ -24,6 +25,9 @@ pub struct Config {
     pub admin: AdminSection,
     /// Whose workloads it serves; at least one.
     pub trust_domain: Vec<TrustDomainSection>,
+    /// Which evidence it takes.
+    #[serde(default)]
+    pub evidence: EvidenceSection,
     /// Limits on callers.
     #[serde(default)]
     pub limits: LimitsSection,
@@ -188,7 +192,7 @@ impl Config {
     pub fn offer(&self) -> Offer {
         Offer {
             audience: self.broker.spiffe_id.clone(),
-            formats: vec![crate::evidence::process::FORMAT.to_owned()],
+            formats: self.evidence.formats(),
             answer_within_ms: self.broker.answer_within_ms,
             channel_binding_none: self.broker.allow_channel_binding_none,
         }
@@ -229,6 +233,7 @@ impl Config {
             paths.push(&mut domain.bundle);
             paths.extend(&mut domain.crl_files);
         }
+        paths.extend(self.evidence.paths());
         for path in paths {
             *path = base.join(&*path);
         }
@@ -241,6 +246,9 @@ impl Config {
         }
         if self.trust_domain.is_empty() {
             return impossible("trust_domain", "at least one is needed");
+        }
+        if let Err(why) = self.evidence.check() {
+            return impossible("evidence", &why);
         }
         let mut names = std::collections::BTreeSet::new();
         for domain in &self.trust_domain {

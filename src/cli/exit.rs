@@ -2,6 +2,10 @@
 
 /// Done.
 pub const OK: u8 = 0;
+/// `verify`: refused. `audit verify` uses the same for a log that is not what was signed.
+pub const REFUSED: u8 = 1;
+/// `verify`: not decided, as something is missing or stale.
+pub const UNDECIDED: u8 = 2;
 /// The command line is wrong.
 pub const USAGE: u8 = 64;
 /// Could not connect.

@@ -132,11 +132,12 @@ fn advice(error: &ReleaseError) -> String {
         (ReleaseError::Attestation(AttestError::Unreachable(_)), _) => {
             "is the node's attester running (portcullis agent), and may this user connect to its socket?"
         }
+        (ReleaseError::CertificateRefused(_), _) => {
+            "do not try again with this certificate: get a new one, or ask an operator, whose log has the refused handshake"
+        }
         (ReleaseError::Attestation(_), _) => "the log of the node's attester says why",
         (_, Kind::Denied | Kind::NotPossible) => "ask an operator; the broker's audit log has the decision",
-        (_, Kind::Connect) => {
-            "check --broker and the network; a certificate that the broker refuses shows as a lost connection"
-        }
+        (_, Kind::Connect) => "check --broker and the network",
         (_, Kind::Protocol) => "check --broker, --broker-id and --bundle: something else may have answered",
         (_, Kind::Usage) => "a path is [a-z0-9._-]+ segments joined by `/`; 1 to 16 of them, distinct",
         (_, Kind::Config) => "see --help for the files and variables",
@@ -175,7 +176,7 @@ fn hide() -> rustix::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::{ConnectError, Imposture};
+    use crate::client::{CertificateRefused, ConnectError, Imposture};
     use crate::denial::{Denial, Reason};
 
     #[test]
@@ -183,6 +184,7 @@ mod tests {
         let decision_id = Some("d-1".to_owned());
         let errors = [
             (ReleaseError::Denied { reason: Reason::NotReleased, decision_id }, 77, "denied"),
+            (ReleaseError::CertificateRefused(CertificateRefused::Revoked), 77, "denied"),
             (ReleaseError::NotPossible { reason: Reason::Overloaded, decision_id: None }, 75, "not_possible"),
             (ReleaseError::Connect(ConnectError::HandshakeTooSlow), 69, "not_connected"),
             (ReleaseError::NotTheBroker(Imposture::Audience), 76, "not_the_broker"),

@@ -79,7 +79,8 @@ impl SocketAttester {
     async fn ask(&self, binding: &[u8], formats: &[String]) -> Result<Evidence, AttestError> {
         let socket = UnixStream::connect(&self.socket).await;
         let socket = socket.map_err(|error| AttestError::Unreachable(explain(&error)))?;
-        let link = Link::over(socket).await.map_err(AttestError::Unreachable)?;
+        let link = Link::over(socket).await;
+        let link = link.map_err(|error| AttestError::Unreachable(explain(error.as_ref())))?;
         let (asking, asked) = mpsc::channel(STEPS);
         let start = Start {
             binding: binding.to_vec(),
@@ -134,6 +135,8 @@ async fn next(answers: &mut Streaming<AttestResponse>) -> Result<Option<Answer>,
 fn refused(status: tonic::Status) -> AttestError {
     match (status::origin(&status), status.code()) {
         (Origin::Local(why), _) => AttestError::Lost(why),
+        // There is no TLS on a Unix socket.
+        (Origin::Refused(why), _) => AttestError::Lost(why.to_string()),
         (Origin::Portcullis(info), tonic::Code::FailedPrecondition) if info.reason == NOT_POSSIBLE => {
             AttestError::NotPossible
         }

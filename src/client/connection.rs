@@ -6,7 +6,7 @@
 use super::attester::Attester;
 use super::config::{Config, ConfigError};
 use super::credentials::{self, Credentials};
-use super::error::{ConnectError, Imposture, PeerRefused, ReleaseError};
+use super::error::{CertificateRefused, ConnectError, Imposture, PeerRefused, ReleaseError};
 use super::lease::Lease;
 use super::link::{Link, explain};
 use super::raw::Identity;
@@ -94,7 +94,7 @@ impl Connection {
         let origin = config.origin()?;
         let stream = bounded(handshake(tls, &origin)).await?;
         let exporter = full_and_bound(&stream)?;
-        let link = bounded(async { Link::over(stream).await.map_err(lost) }).await?;
+        let link = bounded(async { Link::over(stream).await.map_err(|error| lost(error.as_ref())) }).await?;
         let Credentials { id, spki_sha256, .. } = credentials;
         Ok(Connection {
             link,
@@ -176,8 +176,11 @@ fn refused(error: &std::io::Error) -> ReleaseError {
     }
 }
 
-fn lost(why: String) -> ReleaseError {
-    ReleaseError::Connect(ConnectError::Lost(why))
+fn lost(error: &(dyn std::error::Error + Send + Sync + 'static)) -> ReleaseError {
+    match error.downcast_ref::<CertificateRefused>() {
+        Some(why) => ReleaseError::CertificateRefused(*why),
+        None => ReleaseError::Connect(ConnectError::Lost(explain(error))),
+    }
 }
 
 /// Label of the TLS exporter for channel bindings (RFC 9266 §2); the context is empty.

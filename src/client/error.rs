@@ -19,6 +19,10 @@ pub enum ReleaseError {
         /// The id of the audit record, for an operator.
         decision_id: Option<String>,
     },
+    /// The broker refused this workload's certificate in the handshake, by a TLS alert: there is no reason and no id then.
+    /// Its audit log has the refusal, at most once a minute a key.
+    #[error("denied: the broker refuses this workload's certificate: {0}")]
+    CertificateRefused(CertificateRefused),
     /// The broker could not decide: VERIFICATION_NOT_POSSIBLE, OVERLOADED, DEADLINE_EXCEEDED or INTERNAL.
     #[error("the broker could not verify: {}", reason.name())]
     NotPossible {
@@ -82,7 +86,7 @@ impl ReleaseError {
     /// The kind, for decisions; the variant is for people.
     pub fn kind(&self) -> Kind {
         match self {
-            ReleaseError::Denied { .. } => Kind::Denied,
+            ReleaseError::Denied { .. } | ReleaseError::CertificateRefused(_) => Kind::Denied,
             ReleaseError::NotPossible { .. }
             | ReleaseError::Attestation(_)
             | ReleaseError::AnswerTooLate
@@ -115,6 +119,26 @@ impl ReleaseError {
     }
 }
 
+/// Why the broker refused our certificate, as far as an alert says it (RFC 8446 §6.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateRefused {
+    /// certificate_revoked: by the trust domain's list, or by the broker's own.
+    #[error("it is revoked")]
+    Revoked,
+    /// certificate_expired; also of one that has not begun.
+    #[error("it has expired, or is not valid yet")]
+    OutOfTime,
+    /// unknown_ca: it leads to no bundle of the broker's, or its trust domain is not configured there.
+    #[error("it leads to no authority that the broker trusts")]
+    IssuerUnknown,
+    /// bad_certificate.
+    #[error("it is no X.509-SVID of one SPIFFE ID")]
+    Malformed,
+    /// access_denied, such as for a certificate that lives longer than the broker allows.
+    #[error("it is none that the broker lets in")]
+    AccessDenied,
+}
+
 /// Why there is no connection. There is one try, and no second.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
@@ -127,7 +151,7 @@ pub enum ConnectError {
     /// The handshake failed, for instance by the broker's alert.
     #[error("the handshake failed: {0}")]
     Handshake(String),
-    /// The connection or the stream broke; a refused client certificate shows as this too (TLS 1.3 says it late).
+    /// The connection or the stream broke, without a word.
     #[error("lost: {0}")]
     Lost(String),
 }

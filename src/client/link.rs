@@ -1,8 +1,10 @@
 //! One HTTP/2 connection under a generated gRPC client; nothing reconnects, queues or tries again.
 //!
-//! *Takes* a byte stream that is ready for HTTP/2. *Gives* [`Link`]. *Denies* nothing: a lost connection is an error of
-//! every stream on it. *Source*: RFC 9113; `protocol.md` "The idea" (why nothing is replayed).
+//! *Takes* a byte stream that is ready for HTTP/2. *Gives* [`Link`]. *Denies* nothing: a lost connection, and one that was
+//! refused by an alert, is an error of every stream on it. *Source*: RFC 9113; `protocol.md` "The idea" (why nothing is replayed).
 
+use super::alert::{Heard, Listening};
+use super::error::CertificateRefused;
 use crate::limits;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -20,11 +22,12 @@ use tonic::body::Body;
 pub(super) struct Link {
     requests: SendRequest<Body>,
     ended: Arc<OnceLock<String>>,
+    heard: Heard,
 }
 
 impl Link {
     /// Speaks the HTTP/2 preface, and drives the connection until its last stream has ended.
-    pub(super) async fn over<S>(stream: S) -> Result<Link, String>
+    pub(super) async fn over<S>(stream: S) -> Result<Link, Box<dyn Error + Send + Sync>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -33,20 +36,26 @@ impl Link {
             .max_header_list_size(limits::HEADER_BYTES)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
+        let (stream, heard) = Listening::to(stream);
         let shaken = builder.handshake::<_, Body>(TokioIo::new(stream)).await;
-        let (requests, connection) = shaken.map_err(|error| explain(&error))?;
+        let (requests, connection) = shaken.map_err(|error| heard.or(error))?;
         let ended = Arc::new(OnceLock::new());
         let noted = ended.clone();
         tokio::spawn(async move {
             let end = connection.await;
             let _ = noted.set(end.map_or_else(|error| explain(&error), |()| "closed by the peer".to_owned()));
         });
-        Ok(Link { requests, ended })
+        Ok(Link { requests, ended, heard })
     }
 
     /// Whether no further stream can be opened.
     pub(super) fn is_closed(&self) -> bool {
         self.requests.is_closed()
+    }
+
+    /// Why the peer refused our certificate, where it has.
+    pub(super) fn refusal(&self) -> Option<CertificateRefused> {
+        self.heard.refusal()
     }
 
     /// How the connection ended, where it has.
@@ -57,15 +66,16 @@ impl Link {
 
 impl tower_service::Service<http::Request<Body>> for Link {
     type Response = http::Response<Incoming>;
-    type Error = hyper::Error;
+    type Error = Box<dyn Error + Send + Sync>;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.requests.poll_ready(context)
+        self.requests.poll_ready(context).map_err(|error| self.heard.or(error))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(self.requests.send_request(request))
+        let (sent, heard) = (self.requests.send_request(request), self.heard.clone());
+        Box::pin(async move { sent.await.map_err(|error| heard.or(error)) })
     }
 }
 

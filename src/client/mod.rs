@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod alert;
 mod attester;
 mod config;
 mod connection;
@@ -33,9 +34,12 @@ mod tls;
 pub use attester::{AttestError, Attester, SocketAttester};
 pub use config::{Config, ConfigError, DEFAULT_ATTESTER, DEFAULT_DEADLINE_SECONDS};
 pub use connection::Connection;
-pub use error::{ConnectError, Imposture, Kind, PeerRefused, ReleaseError, Violation};
+pub use error::{CertificateRefused, ConnectError, Imposture, Kind, PeerRefused, ReleaseError, Violation};
 pub use lease::{Lease, Secret, Value};
 pub use release::{Request, release};
+
+#[cfg(feature = "server")]
+pub(crate) use alert::{Heard, Listening, refusal_in};
 
 #[cfg(test)]
 #[cfg(feature = "server")]

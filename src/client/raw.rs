@@ -75,6 +75,9 @@ impl Connection {
     /// Opens a stream. `timeout` is sent as `grpc-timeout`, and nothing more is done about it here.
     pub async fn stream(&self, timeout: Option<Duration>) -> Result<RawStream, ReleaseError> {
         let link = self.link();
+        if let Some(refusal) = link.refusal() {
+            return Err(ReleaseError::CertificateRefused(refusal));
+        }
         if link.is_closed() {
             let why = link.end().unwrap_or("closed by the peer").to_owned();
             return Err(ReleaseError::Connect(ConnectError::Lost(why)));

@@ -3,7 +3,8 @@
 //! *Takes* a `tonic::Status`. *Gives* [`ReleaseError`]. *Denies* nothing new: a status without exactly one `ErrorInfo` of
 //! ours is nobody's denial, and releases nothing either. *Source*: `protocol.md` "Denials on the wire".
 
-use super::error::{ConnectError, Imposture, ReleaseError};
+use super::alert::refusal_in;
+use super::error::{CertificateRefused, ConnectError, Imposture, ReleaseError};
 use super::link::explain;
 use crate::denial::Reason;
 use prost::Message;
@@ -15,6 +16,8 @@ use tonic_types::{ErrorDetail, ErrorInfo, RpcStatusExt};
 pub(super) enum Origin {
     /// From our own side of the connection: it broke, or was reset. With the explanation.
     Local(String),
+    /// From our own side: the peer refused our certificate, by an alert.
+    Refused(CertificateRefused),
     /// From a broker or an attester, with its one `ErrorInfo`.
     Portcullis(ErrorInfo),
     /// From anything else: a balancer, a mesh, a gRPC library.
@@ -23,6 +26,9 @@ pub(super) enum Origin {
 
 /// Tells where a status comes from.
 pub(super) fn origin(status: &tonic::Status) -> Origin {
+    if let Some(refusal) = refusal_in(status) {
+        return Origin::Refused(refusal);
+    }
     if let Some(cause) = status.source() {
         return Origin::Local(explain(cause));
     }
@@ -33,6 +39,7 @@ pub(super) fn origin(status: &tonic::Status) -> Origin {
 pub(super) fn read(status: &tonic::Status) -> ReleaseError {
     match origin(status) {
         Origin::Local(why) => ReleaseError::Connect(ConnectError::Lost(why)),
+        Origin::Refused(why) => ReleaseError::CertificateRefused(why),
         Origin::Portcullis(info) => denial(status.code(), &info).unwrap_or(foreign(status)),
         Origin::Foreign => foreign(status),
     }
@@ -86,6 +93,7 @@ const DECISION_ID_BYTES: usize = 128;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Kind;
     use std::collections::HashMap;
     use tonic_types::{ErrorDetails, StatusExt};
 
@@ -128,6 +136,16 @@ mod tests {
                 assert_eq!(error == foreign, !own, "{name} {code:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_refused_certificate_is_a_denial_and_a_lost_connection_is_none() {
+        let refused = tonic::Status::from_error(Box::new(CertificateRefused::Revoked));
+        let error = read(&refused);
+        assert_eq!(error, ReleaseError::CertificateRefused(CertificateRefused::Revoked));
+        assert_eq!((error.kind(), error.reason(), error.decision_id()), (Kind::Denied, None, None));
+        let lost = read(&tonic::Status::from_error("broken pipe".into()));
+        assert_eq!(lost, ReleaseError::Connect(ConnectError::Lost("broken pipe".into())));
     }
 
     #[test]

@@ -132,13 +132,36 @@ async fn a_connection_without_http2_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_that_the_broker_refuses_is_no_connection() {
+async fn a_client_certificate_that_the_broker_refuses_is_denied() {
+    let stranger = Authority::named("another", 2999).issue(&Leaf::of(fake::WORKLOAD));
+    let refused = async |why, (certificate, key): (String, String), fake: Fake| {
+        fake.write("cert.pem", certificate);
+        fake.write("key.pem", key);
+        // The alert races with what the client sends meanwhile; whichever comes first, it is heard.
+        for _ in 0..20 {
+            let error = release(&fake.config(), &Echo::default(), Request::of([STRIPE])).await.unwrap_err();
+            assert_eq!(error, ReleaseError::CertificateRefused(why));
+            assert_eq!(error.kind(), Kind::Denied);
+        }
+        assert_eq!((fake.accepts.load(Ordering::SeqCst), fake.streams.load(Ordering::SeqCst)), (20, 0));
+    };
+    refused(CertificateRefused::IssuerUnknown, stranger, Fake::start(Behaviour::default()).await).await;
     let fake = Fake::start(Behaviour::default()).await;
-    let (cert, key) = Authority::new(2999).issue(&Leaf::of(fake::WORKLOAD));
-    fake.write("cert.pem", cert);
+    let expired = fake.authority.issue(&Leaf { ends: 2021, ..Leaf::of(fake::WORKLOAD) });
+    refused(CertificateRefused::OutOfTime, expired, fake).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_refused_says_so_to_every_stream() {
+    let fake = Fake::start(Behaviour::default()).await;
+    let (certificate, key) = Authority::named("another", 2999).issue(&Leaf::of(fake::WORKLOAD));
+    fake.write("cert.pem", certificate);
     fake.write("key.pem", key);
-    let error = ask(&fake).await.unwrap_err();
-    assert!(matches!(error, ReleaseError::Connect(ConnectError::Lost(_))), "{error:?}");
+    let connection = Connection::open(&fake.config()).await.unwrap();
+    for _ in 0..3 {
+        let outcome = connection.release(&Echo::default(), Request::of([STRIPE])).await;
+        assert_eq!(outcome.unwrap_err(), ReleaseError::CertificateRefused(CertificateRefused::IssuerUnknown));
+    }
 }
 
 #[tokio::test]

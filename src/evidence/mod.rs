@@ -5,6 +5,8 @@
 
 pub mod cbor;
 pub mod cose;
+mod documents;
+pub mod hardware;
 pub mod nitro;
 pub mod outcome;
 pub mod process;
@@ -13,4 +15,5 @@ pub mod tdx;
 pub mod tpm2;
 mod verified;
 
-pub use verified::{VerifiedEvidence, Verifiers};
+pub use documents::Documents;
+pub use verified::{HARDWARE, VerifiedEvidence, Verifiers};

@@ -110,6 +110,11 @@ impl Ends {
         self
     }
 
+    /// Every end, in the order in which they were given.
+    pub fn all(&self) -> impl Iterator<Item = (&str, WallTime)> {
+        self.0.iter().map(|(what, end)| (what.as_str(), *end))
+    }
+
     /// The first end: what limits the verdict, and from when on it does not hold any more.
     pub fn first(&self) -> (&str, WallTime) {
         let first = self.0.iter().min_by_key(|(_, end)| *end);
@@ -148,6 +153,7 @@ mod tests {
     fn the_first_end_limits_and_is_exclusive() {
         let ends = Ends::of("leaf", WallTime(20)).and("list", WallTime(10));
         assert_eq!(ends.first(), ("list", WallTime(10)));
+        assert_eq!(ends.all().collect::<Vec<_>>(), [("leaf", WallTime(20)), ("list", WallTime(10))]);
         let at = |wall| Now { wall: WallTime(wall), boot: BootTime(0) };
         assert_eq!(ends.check(at(9), Denial::EndorsementExpired), Ok(()));
         let refusal = ends.check(at(10), Denial::EndorsementExpired).unwrap_err();

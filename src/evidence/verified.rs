@@ -4,17 +4,26 @@ use crate::case::{Case, Denied, Stage};
 use crate::challenge::binding::Binding;
 use crate::challenge::{Answer, answer::AnswerParts};
 use crate::denial::Denial;
-use crate::evidence::process::{self, Nodes, VerifiedStatement};
+use crate::evidence::documents::Documents;
+use crate::evidence::hardware::{Hardware, Held};
+use crate::evidence::outcome::{Checks, Refusal};
+use crate::evidence::process::{self, Nodes};
+use crate::evidence::{nitro, sev_snp, tdx, tpm2};
+use crate::limits;
 use crate::request::{ChannelBinding, Document, ReleaseRequest};
 use crate::time::Now;
 use crate::transport::peer::Peer;
 use crate::transport::trust::Trust;
 use arc_swap::ArcSwap;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The verifiers of all formats, and what they hold evidence against.
 pub struct Verifiers {
     nodes: ArcSwap<Option<Nodes>>,
+    hardware: ArcSwap<(u64, Hardware)>,
+    /// The counters last seen of each enrolled attestation key.
+    seen: Mutex<BTreeMap<tpm2::AkName, tpm2::Counters>>,
 }
 
 /// All documents of one answer verified: key, signature, binding. What they say is not appraised yet.
@@ -29,14 +38,53 @@ pub struct VerifiedEvidence {
     request: ReleaseRequest,
     binding: Binding,
     channel_binding: ChannelBinding,
-    process: VerifiedStatement,
+    documents: Documents,
     case: Box<Case>,
 }
 
 impl Verifiers {
     /// Verifiers that know these nodes; none = they could not be read.
     pub fn new(nodes: Option<Nodes>) -> Self {
-        Verifiers { nodes: ArcSwap::from_pointee(nodes) }
+        Verifiers {
+            nodes: ArcSwap::from_pointee(nodes),
+            hardware: ArcSwap::default(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Counters seen of a key: none lower counts from now on. They are durable elsewhere; a start hands them in.
+    pub fn note_seen(&self, key: tpm2::AkName, counters: tpm2::Counters) {
+        let mut seen = self.seen();
+        let highest = seen.entry(key).or_default();
+        *highest = counters.max(*highest);
+    }
+
+    /// The counters last seen of a key.
+    pub fn last_seen(&self, key: &tpm2::AkName) -> Option<tpm2::Counters> {
+        self.seen().get(key).copied()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<tpm2::AkName, tpm2::Counters>> {
+        // A panic while the lock was held leaves whole entries.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Swaps what hardware evidence is held against; without it, none is taken.
+    pub fn set_hardware(&self, hardware: Hardware) {
+        self.hardware.rcu(|old| {
+            let tpm2 = old.1.tpm2.clone();
+            (old.0.saturating_add(1), Hardware { tpm2, ..hardware.clone() })
+        });
+    }
+
+    /// Swaps the enrolled attestation keys.
+    pub fn set_tpm2(&self, tpm2: Held<tpm2::Tpm2Trust>) {
+        self.hardware.rcu(|old| (old.0.saturating_add(1), Hardware { tpm2: tpm2.clone(), ..old.1.clone() }));
+    }
+
+    /// Changes with each [`Verifiers::set_hardware`].
+    pub fn hardware_epoch(&self) -> u64 {
+        self.hardware.load().0
     }
 
     /// Swaps the enrolled nodes.
@@ -59,23 +107,94 @@ impl Verifiers {
             return Err(case.deny(Denial::NodesUnavailable));
         };
         case.epochs.insert("nodes".to_owned(), nodes.epoch());
-        let mut process = None;
-        for document in &documents {
-            // A format's arm sets its own part; a second document of one format never gets here.
-            match document.format.as_str() {
-                process::FORMAT => process = Some(verify_process(document, nodes, &binding, &peer, now)),
-                _ => return Err(case.deny(Denial::EvidenceFormatNotOffered)),
-            }
-        }
-        // Until hardware formats stand beside it, `process` is the one that must be there; no document is no evidence.
-        let process = match process {
-            Some(Ok(process)) => process,
-            Some(Err(refusal)) => return Err(case.deny_because(refusal.denial, refusal.detail)),
-            None => return Err(case.deny(Denial::EvidenceMalformed)),
+        let hardware = self.hardware.load();
+        let against = Against {
+            nodes,
+            verifiers: self,
+            hardware: &hardware.1,
+            bound: bound(&binding, &documents),
+            binding: &binding,
+            peer: &peer,
+            now,
         };
-        note_claims(&mut case, &process);
-        Ok(VerifiedEvidence { peer, request, binding, channel_binding, process, case })
+        let verified = verify_all(&documents, &against);
+        let documents = match verified {
+            Ok(documents) => documents,
+            Err(refusal) => return Err(case.deny_because(refusal.denial, refusal.detail)),
+        };
+        if let Some(quote) = documents.tpm2() {
+            self.note_seen(quote.ak_name().clone(), quote.counters());
+        }
+        if documents.has_hardware() {
+            case.epochs.insert(HARDWARE.to_owned(), hardware.0);
+        }
+        if note_claims(&mut case, &documents).is_err() {
+            return Err(case.deny(Denial::Defect));
+        }
+        Ok(VerifiedEvidence { peer, request, binding, channel_binding, documents, case })
     }
+}
+
+/// What the documents of one answer are held against.
+struct Against<'a> {
+    nodes: &'a Nodes,
+    verifiers: &'a Verifiers,
+    hardware: &'a Hardware,
+    /// What stands where the binding belongs in hardware evidence.
+    bound: [u8; limits::BINDING_BYTES],
+    binding: &'a Binding,
+    peer: &'a Peer,
+    now: Now,
+}
+
+/// The plain binding; beside a `process` document, the one that names its body, so that the hardware vouches for it.
+fn bound(binding: &Binding, documents: &[Document]) -> [u8; limits::BINDING_BYTES] {
+    let statement = documents.iter().find(|document| document.format == process::FORMAT);
+    statement.map_or(*binding.as_bytes(), |statement| binding.bound_to_process(&statement.body))
+}
+
+/// A second document of one format never gets here. No document is no evidence.
+fn verify_all(documents: &[Document], against: &Against<'_>) -> Result<Documents, Refusal> {
+    if documents.is_empty() {
+        return Err(Refusal::new(Denial::EvidenceMalformed, "no document"));
+    }
+    let mut verified = Documents::default();
+    for document in documents {
+        verify_one(document, against, &mut verified)?;
+    }
+    verified.of_one_machine(against.nodes, against.peer.connection().spiffe_id(), against.now)?;
+    Ok(verified)
+}
+
+fn verify_one(document: &Document, against: &Against<'_>, into: &mut Documents) -> Result<(), Refusal> {
+    let Against { hardware, bound, now, .. } = against;
+    let (body, endorsements, mut checks) = (&document.body, &document.endorsements, Checks::new());
+    match document.format.as_str() {
+        process::FORMAT => {
+            let identity = against.peer.connection().spiffe_id();
+            let (nodes, binding) = (against.nodes, against.binding.as_bytes());
+            into.process = Some(process::verify(body, nodes, binding, identity, *now)?);
+        }
+        tpm2::FORMAT => {
+            let trust = hardware.tpm2.get(tpm2::FORMAT)?;
+            let seen = |name: &tpm2::AkName| against.verifiers.last_seen(name);
+            into.tpm2 = Some(tpm2::verify(body, endorsements, bound, trust, &seen, *now, &mut checks)?);
+        }
+        nitro::FORMAT => {
+            let trust = hardware.nitro.get(nitro::FORMAT)?;
+            into.nitro = Some(nitro::verify(body, endorsements, bound, trust, *now, &mut checks)?);
+        }
+        sev_snp::FORMAT => {
+            let trust = hardware.sev_snp.get(sev_snp::FORMAT)?;
+            into.sev_snp = Some(sev_snp::verify(body, endorsements, bound, trust, *now, &mut checks)?);
+        }
+        tdx::FORMAT => {
+            let trust = hardware.tdx.get(tdx::FORMAT)?;
+            into.tdx = Some(tdx::verify(body, endorsements, bound, trust, *now, &mut checks)?);
+        }
+        other => return Err(Refusal::new(Denial::EvidenceFormatNotOffered, format!("`{other}`"))),
+    }
+    Ok(())
 }
 
 impl VerifiedEvidence {
@@ -99,9 +218,9 @@ impl VerifiedEvidence {
         self.channel_binding
     }
 
-    /// The node's statement.
-    pub fn process(&self) -> &VerifiedStatement {
-        &self.process
+    /// What verified.
+    pub fn documents(&self) -> &Documents {
+        &self.documents
     }
 
     /// The record so far.
@@ -127,22 +246,18 @@ impl VerifiedEvidence {
     }
 }
 
-fn verify_process(
-    document: &Document,
-    nodes: &Nodes,
-    binding: &Binding,
-    peer: &Peer,
-    now: Now,
-) -> Result<VerifiedStatement, process::Refusal> {
-    process::verify(&document.body, nodes, binding.as_bytes(), peer.connection().spiffe_id(), now)
+fn note_claims(case: &mut Case, documents: &Documents) -> Result<(), serde_json::Error> {
+    case.claims = documents.claims_json()?;
+    // One document's claims are hashed alone, as the record of it always was.
+    let text = match case.claims.values().next() {
+        Some(only) if case.claims.len() == 1 => only.to_string(),
+        Some(_) | None => serde_json::to_string(&case.claims)?,
+    };
+    case.claims_sha256 = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()));
+    case.node = documents.node().map(str::to_owned);
+    case.subject = hex::encode(documents.subject());
+    Ok(())
 }
 
-fn note_claims(case: &mut Case, process: &VerifiedStatement) {
-    let statement = process.statement();
-    let claims = statement.claims_json();
-    let text = claims.to_string();
-    case.claims_sha256 = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()));
-    case.claims.insert(process::FORMAT.to_owned(), claims);
-    case.node = Some(statement.node.clone());
-    case.subject = hex::encode(statement.subject());
-}
+/// The epoch of what hardware evidence was held against, where there was any.
+pub const HARDWARE: &str = "hardware";

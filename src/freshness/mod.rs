@@ -40,10 +40,11 @@ impl Freshness {
         if let Err(denial) = verified.reprove(&self.trust, now) {
             return Err(verified.into_case().deny(denial));
         }
-        let usable_until = verified.peer().usable_until().min(verified.process().node_not_after());
-        if now.wall >= usable_until {
-            return Err(verified.into_case().deny(Denial::EndorsementExpired));
+        let ends = verified.documents().ends();
+        if let Err(refusal) = ends.check(now, Denial::EndorsementExpired) {
+            return Err(verified.into_case().deny_because(refusal.denial, refusal.detail));
         }
+        let usable_until = verified.peer().usable_until().min(ends.first().1);
         Ok(CurrentEvidence { verified, usable_until })
     }
 }

@@ -49,7 +49,9 @@ impl Latches {
     /// Begins or lengthens the holds of a refusal: for the secret that caused it, or for all of the request where it was
     /// the evidence. Record `record` will tell of it.
     pub fn refuse(&self, denied: &Denied, record: &str, now: Now) -> Vec<LatchSet> {
-        if !denied.denial.latches() {
+        // Evidence that did not verify has no subject, and a hold on none would be one on all: some verifiers find a platform
+        // unacceptable before they are done.
+        if !denied.denial.latches() || denied.case.subject.is_empty() {
             return Vec::new();
         }
         let rests_on = rests_on(denied);

@@ -234,6 +234,7 @@ pub(super) mod tests {
             labels: BTreeMap::from([("tier".into(), "gold".into())]),
             claims: AttestedClaims {
                 process: Some(AttestedProcess::new(&claims::tests::process(), "pay-2")),
+                ..AttestedClaims::default()
             },
             ttl_seconds: 60,
         }

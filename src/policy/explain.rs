@@ -260,7 +260,7 @@ mod tests {
 
     fn explain(text: &str) -> Explanation {
         let process = Some(AttestedProcess::new(&claims::tests::process(), "pay-2"));
-        explain_with(text, &AttestedClaims { process })
+        explain_with(text, &AttestedClaims { process, ..AttestedClaims::default() })
     }
 
     fn permit_when(condition: &str) -> String {

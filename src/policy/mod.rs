@@ -4,6 +4,7 @@
 //! `PolicyUnavailable`, the `Secret…` variants, `ChannelBindingDemanded`, `TtlTooLong`, `HoldUnavailable`,
 //! `ParametersNotTaken`, `StoreUnavailable`. *Source*: NIST SP 800-162 (PDP); SP 800-53 AC-3; Cedar language 4.
 
+mod hardware;
 pub mod question;
 pub mod index;
 mod structure;

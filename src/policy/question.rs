@@ -153,6 +153,7 @@ fn context(question: &Question<'_>) -> Result<Context, String> {
     if let Some(process) = &question.claims.process {
         pairs.push(("process".to_owned(), process_record(process)?));
     }
+    pairs.extend(super::hardware::records(question.claims)?);
     Context::from_pairs(pairs).map_err(in_words)
 }
 
@@ -179,15 +180,19 @@ fn process_record(process: &AttestedProcess) -> Result<RestrictedExpression, Str
         ("container_id", &process.container_id),
     ];
     fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name, text(value.as_ref()?)))));
-    RestrictedExpression::new_record(fields.into_iter().map(|(name, value)| (name.to_owned(), value)))
-        .map_err(in_words)
+    record(fields)
 }
 
-fn text(value: &str) -> RestrictedExpression {
+pub(super) fn record(fields: Vec<(&str, RestrictedExpression)>) -> Result<RestrictedExpression, String> {
+    let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value));
+    RestrictedExpression::new_record(fields).map_err(in_words)
+}
+
+pub(super) fn text(value: &str) -> RestrictedExpression {
     RestrictedExpression::new_string(value.to_owned())
 }
 
-fn long(value: u64) -> Result<RestrictedExpression, String> {
+pub(super) fn long(value: u64) -> Result<RestrictedExpression, String> {
     let value = i64::try_from(value).map_err(|_| format!("{value} is above what a policy can count to"))?;
     Ok(RestrictedExpression::new_long(value))
 }

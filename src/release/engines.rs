@@ -4,7 +4,7 @@ use crate::appraisal::Appraiser;
 use crate::audit::Grant;
 use crate::case::{Denied, Stage};
 use crate::denial::Denial;
-use crate::evidence::Verifiers;
+use crate::evidence::{HARDWARE, Verifiers};
 use crate::policy::{Catalog, Pdp, Permitted, SecretStanding, Unknown};
 use crate::release::kv::{Kv, KvError};
 use crate::release::lease::{Lease, Leases};
@@ -137,6 +137,10 @@ impl Engines {
             ("reference", self.appraiser.epoch()),
             ("policy", self.pdp.epoch()),
         ];
+        let hardware = epochs.get(HARDWARE).is_some_and(|epoch| *epoch != self.verifiers.hardware_epoch());
+        if hardware {
+            return Some(HARDWARE);
+        }
         inputs.into_iter().find(|(name, current)| !same(name, *current)).map(|(name, _)| name)
     }
 

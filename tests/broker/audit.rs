@@ -1,10 +1,12 @@
 //! Nothing leaves before its record is on disk; where the log cannot be written, nothing leaves.
 
+use crate::support::lease::Leased;
 use crate::support::*;
 use portcullis::audit::record::{Event, Record};
 use portcullis::case::Stage;
 use portcullis::denial::Denial;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// The segment under way.
 fn segment(world: &World) -> PathBuf {
@@ -29,7 +31,7 @@ async fn works_again(guest: &Guest<'_>) {
         if guest.ask(&[SECRET]).await.is_ok() {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("it does not work again");
 }
@@ -97,6 +99,40 @@ async fn a_log_that_fails_after_the_challenge_is_denied() {
     assert_status(&status, Denial::AuditUnavailable);
     std::fs::rename(&aside, &path).unwrap();
     works_again(&guest).await;
+}
+
+/// The writer hangs in the kernel, in the opening of a file: one caller waits for as long as is allowed, all others are
+/// answered at once, and everything else goes on.
+#[tokio::test]
+async fn a_log_that_hangs_is_denied_within_its_bound() {
+    use portcullis::limits::{AUDIT_CHECKPOINT_MS, AUDIT_WAIT_MS};
+    let world = World::new().await;
+    let guest = Guest::new(&world).await;
+    let log = world.server().broker().recorder.log();
+    let hanging = Leased::new(&world.config.storage.audit.join("checkpoint.tmp"));
+    // A checkpoint is due after the next record; that record itself is durable, and acknowledged, before.
+    world.hands.pass(AUDIT_CHECKPOINT_MS + 1_000);
+    assert!(guest.ask(&[SECRET]).await.is_ok());
+    assert!(log.healthy(), "nobody has waited in vain yet");
+    let bound = Duration::from_millis(2 * AUDIT_WAIT_MS);
+    let begun = Instant::now();
+    unavailable(&guest).await;
+    let first = begun.elapsed();
+    assert!((Duration::from_millis(AUDIT_WAIT_MS)..bound).contains(&first), "{first:?}");
+    assert!(!log.healthy());
+    let begun = Instant::now();
+    for _ in 0..10 {
+        unavailable(&guest).await;
+        unavailable(&guest.again().await).await;
+    }
+    let twenty = begun.elapsed();
+    assert!(twenty < Duration::from_millis(AUDIT_WAIT_MS), "they wait for one another: {twenty:?}");
+    // Operators are told so, and can change nothing either.
+    assert_eq!(world.admin(&["status"]).await, 0);
+    assert_eq!(world.admin(&["secret", "disable", SECRET]).await, 75);
+    drop(hanging);
+    works_again(&guest).await;
+    assert!(log.healthy());
 }
 
 #[tokio::test]

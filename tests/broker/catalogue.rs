@@ -191,7 +191,7 @@ async fn row_13_there_is_no_configuration_without_an_audit_log() {
     }
 }
 
-/// A disk that hangs in a call is tested in `src/audit/log/tests.rs`; here the log fails and everyone is still answered.
+/// Here the log fails; one that hangs in a call is `a_log_that_hangs_is_denied_within_its_bound`.
 #[tokio::test]
 async fn row_14_a_log_that_fails_freezes_nobody() {
     let world = World::new().await;

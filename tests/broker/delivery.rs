@@ -5,12 +5,16 @@ use crate::support::wire::{GRPC, RELEASE, Wire, challenge_of};
 use crate::support::*;
 use portcullis::audit::record::{Event, Record};
 use portcullis::denial::Denial;
-use portcullis::policy::Unknown;
 use portcullis::policy::cedar::PolicySet;
+use portcullis::policy::{Catalog, SecretStanding, Unknown};
 use portcullis::proto::v1::release_request::Step as Ask;
+use portcullis::release::Engine;
+use portcullis::release::kv::Kv;
+use portcullis::request::SecretPath;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 #[tokio::test]
 async fn the_newest_version_is_released() {
@@ -164,6 +168,54 @@ async fn a_store_that_does_not_answer_is_denied() {
 #[tokio::test]
 async fn a_defect_is_denied() {
     stopped(|| panic!("a defect, on purpose"), Denial::Defect).await;
+}
+
+/// The engine `kv` with a bug that shows when it is asked for a value, so many times.
+struct Buggy {
+    kv: Kv,
+    bugs: AtomicUsize,
+}
+
+#[tonic::async_trait]
+impl Catalog for Buggy {
+    async fn standing(&self, path: &SecretPath) -> Result<SecretStanding, Unknown> {
+        self.kv.standing(path).await
+    }
+}
+
+#[tonic::async_trait]
+impl Engine for Buggy {
+    async fn open(&self, path: &SecretPath, version: u64, epoch: u64) -> Result<Zeroizing<Vec<u8>>, Unknown> {
+        let left = self.bugs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |bugs| bugs.checked_sub(1));
+        assert!(left.is_err(), "a bug, on purpose");
+        Engine::open(&self.kv, path, version, epoch).await
+    }
+}
+
+/// The record says "released" by then: it is taken back, and nobody else on the connection hears of it.
+#[tokio::test]
+async fn an_engine_that_panics_after_the_record_is_denied_and_its_release_is_taken_back() {
+    let world = Arc::new(World::new().await);
+    let rig = Rig::with_engine(&world, Arc::new(Buggy { kv: world.kv(), bugs: AtomicUsize::new(1) })).await;
+    let connection = rig.connect(&world).await;
+    let mut other = ask(&connection, open_message(&[SECRET]).0).await.expect("a challenge");
+    let before = world.records().len();
+    let outcome = attempt(&connection, open_message(&[SECRET]).0, &world.attester()).await;
+    world.refused(outcome, Denial::Defect);
+    let records = world.records();
+    let Event::Released { lease_id, .. } = &records[before].event else { panic!("{records:#?}") };
+    let back = Event::Undelivered {
+        decision_id: records[before].id.clone(),
+        lease_id: lease_id.clone(),
+        detail: Denial::Defect.name().to_owned(),
+    };
+    assert_eq!(records[before + 1].event, back, "right behind it");
+    assert_eq!(world.leases().len(), 0, "its lease ended");
+    assert!(!connection.is_closed());
+    let evidence = world.attester().evidence(&other.binding());
+    other.answer(evidence).await.unwrap_or_else(|status| panic!("{}", world.why(&status)));
+    assert_eq!((world.leases().len(), world.undelivered().len()), (1, 1));
+    assert!(attempt(&connection, open_message(&[SECRET]).0, &world.attester()).await.is_ok());
 }
 
 /// A deadline that passes during the decision: nothing goes out after it.

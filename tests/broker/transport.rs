@@ -290,6 +290,56 @@ async fn a_stale_crl_is_denied() {
     assert!(guest.ask(&[SECRET]).await.is_ok());
 }
 
+/// A list may be a week from its `nextUpdate`: past the age that the configuration allows it is not used.
+#[tokio::test]
+async fn a_crl_past_its_own_greatest_age_is_denied() {
+    let world = World::build(Build { crl_max_age_seconds: 600, ..Build::default() }).await;
+    world.write_crl(&[], 7 * 86_400_000).await;
+    let guest = Guest::new(&world).await;
+    world.hands.pass(590_000);
+    assert!(guest.ask(&[SECRET]).await.is_ok());
+    world.hands.pass(10_000);
+    for guest in [&guest, &guest.again().await] {
+        let outcome = guest.ask(&[SECRET]).await;
+        guest.refused(outcome, Denial::RevocationStale);
+    }
+    world.write_crl(&[], 7 * 86_400_000).await;
+    assert!(guest.ask(&[SECRET]).await.is_ok());
+}
+
+/// As one who was revoked would have it: the list of before, still good by its times, put back.
+#[tokio::test]
+async fn a_crl_whose_number_goes_back_is_denied_until_it_is_accepted() {
+    let mut world = World::new().await;
+    let path = world.directory.path().join("etc/example.org.crl");
+    let older = std::fs::read(&path).unwrap();
+    world.write_crl(&[], 86_400_000).await;
+    let newer = std::fs::read(&path).unwrap();
+    {
+        let guest = Guest::new(&world).await;
+        world.write("example.org.crl", &older).await;
+        for guest in [&guest, &guest.again().await] {
+            let outcome = guest.ask(&[SECRET]).await;
+            guest.refused(outcome, Denial::RevocationUnknown);
+            guest.stays().await;
+        }
+        world.write("example.org.crl", &newer).await;
+        assert!(guest.ask(&[SECRET]).await.is_ok());
+        world.write("example.org.crl", &older).await;
+    }
+    // How high it was is kept durably.
+    world.stop().await;
+    world.start().await;
+    let guest = Guest::stranger(&world, WORKLOAD).await;
+    let outcome = guest.ask(&[SECRET]).await;
+    guest.refused(outcome, Denial::RevocationUnknown);
+    let issuer = world.directory.path().join("etc/example.org.pem").display().to_string();
+    assert_eq!(world.admin(&["crl", "accept", "example.org", "--issuer", &issuer]).await, 0);
+    assert!(guest.ask(&[SECRET]).await.is_ok());
+    let accepted = |record: &Record| matches!(&record.event, Event::Input { name, state, .. } if name == "example.org/revocation" && state.contains("accepted by"));
+    assert!(world.records().iter().any(accepted), "{:#?}", world.records());
+}
+
 #[tokio::test]
 async fn an_unreadable_bundle_is_denied() {
     let world = World::new().await;

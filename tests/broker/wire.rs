@@ -1,6 +1,7 @@
 //! To the byte: what is malformed, and what may not differ.
 
-use crate::support::wire::{Call, GRPC, RELEASE, Seen, Wire, challenge_of, encoded, frame};
+use crate::support::frames::{CANCEL, Frame, GOAWAY, REFUSED_STREAM, RST_STREAM};
+use crate::support::wire::{Call, GRPC, RELEASE, Seen, WIRE_SERIAL, Wire, challenge_of, encoded, frame};
 use crate::support::*;
 use portcullis::denial::Denial;
 use portcullis::proto::v1;
@@ -384,4 +385,139 @@ fn a_stream_that_is_left_latches_nothing_and_is_no_release() {
         let records = world.records();
         assert_eq!(of_guest(world), before + 1, "{:#?}", &records[records.len() - 6..]);
     });
+}
+
+/// Libraries send again by themselves what was refused at the level of HTTP/2. So every stream whose `Open` was read ends
+/// with its status, is never reset in such a way, and is below no GOAWAY's last stream.
+async fn assert_nothing_asks_for_a_replay(wire: &Wire, streams: u32) -> Vec<Frame> {
+    // What comes behind a status, comes with it or within the grace of a GOAWAY.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let frames = wire.tapped.frames();
+    for stream in (0..streams).map(|number| 2 * number + 1) {
+        let statuses = frames.iter().filter(|frame| frame.is_status_of(stream)).count();
+        assert_eq!(statuses, 1, "stream {stream}: {frames:?}");
+        for reset in frames.iter().filter(|frame| frame.kind == RST_STREAM && frame.stream == stream) {
+            let code = reset.number(0);
+            assert!(![REFUSED_STREAM, CANCEL].contains(&code), "stream {stream} is reset: {code}");
+        }
+        for goaway in frames.iter().filter(|frame| frame.kind == GOAWAY) {
+            assert!(goaway.number(0) >= stream, "stream {stream} is refused by GOAWAY {}", goaway.number(0));
+        }
+    }
+    frames
+}
+
+/// Where the status of a stream stands among the frames, and where the first GOAWAY does.
+fn status_and_goaway(frames: &[Frame], stream: u32) -> (usize, Option<usize>) {
+    let status = frames.iter().position(|frame| frame.is_status_of(stream)).unwrap();
+    (status, frames.iter().position(|frame| frame.kind == GOAWAY))
+}
+
+/// A stream with its challenge, and the evidence that is due.
+async fn challenged(wire: &Wire, attester: &SoftAttester) -> (Call, v1::Evidence) {
+    let open = open_message(&[SECRET]).0;
+    let mut call = wire.release().await;
+    call.step(Ask::Open(open.clone())).await;
+    let challenge = challenge_of(&call.message().await.expect("a challenge"));
+    let evidence = attester.evidence(&wire.binding(&challenge, open));
+    (call, evidence)
+}
+
+#[test]
+fn a_denied_stream_is_never_refused_at_the_level_of_http2() {
+    common(|world| async move {
+        let (wire, attester) = replica(world).await;
+        // Before the challenge.
+        for (headers, step) in [
+            (&[GRPC][..], Ask::Open(v1::Open::default())),
+            (&[GRPC], Ask::Finish(v1::Finish {})),
+            (&[GRPC, ("grpc-timeout", "soon")], Ask::Open(open_message(&[SECRET]).0)),
+        ] {
+            let mut call = wire.call(RELEASE, headers).await;
+            call.step(step).await;
+            assert_eq!(reason_and_id(&call.end().await.status()).0, "REQUEST_INVALID");
+        }
+        // After it: the client would go on sending, or has half-closed.
+        let documents = |evidence: &v1::Evidence, body: Vec<u8>| {
+            let documents = vec![v1::Document { body, ..evidence.documents[0].clone() }];
+            v1::Evidence { documents }
+        };
+        for (spoil, half_close) in
+            [(Some(vec![7]), false), (Some(vec![7]), true), (Some(vec![]), false), (None, false)]
+        {
+            let (mut call, evidence) = challenged(&wire, &attester).await;
+            let step =
+                spoil.map_or(Ask::Finish(v1::Finish {}), |body| Ask::Evidence(documents(&evidence, body)));
+            call.step(step).await;
+            if half_close {
+                call.half_close();
+            }
+            assert!(call.end().await.outcome().is_err());
+        }
+        // The last of them released: nothing in between has shut the connection.
+        assert!(wire.attempt(&[SECRET], &attester).await.outcome().is_ok());
+        let frames = assert_nothing_asks_for_a_replay(&wire, 1 + 3 + 4 + 1).await;
+        assert!(frames.iter().all(|frame| frame.kind != GOAWAY), "{frames:?}");
+    });
+}
+
+#[tokio::test]
+async fn what_cannot_be_known_ends_each_stream_by_its_status_alone() {
+    let world = World::new().await;
+    let (wire, attester) = replica(&world).await;
+    let (mut asked, evidence) = challenged(&wire, &attester).await;
+    world.write("example.org.crl", b"not a list").await;
+    let seen = wire.attempt(&[SECRET], &attester).await;
+    world.refused(seen.outcome(), Denial::RevocationUnknown);
+    asked.step(Ask::Evidence(evidence)).await;
+    world.refused(asked.end().await.outcome(), Denial::RevocationUnknown);
+    let frames = assert_nothing_asks_for_a_replay(&wire, 3).await;
+    assert!(frames.iter().all(|frame| frame.kind != GOAWAY), "{frames:?}");
+}
+
+/// In place of the challenge: the status, then GOAWAY; and a stream that has its challenge still gets its own status.
+#[tokio::test]
+async fn a_revoked_peer_hears_its_status_before_the_connection_goes_away() {
+    let world = World::new().await;
+    let (wire, attester) = replica(&world).await;
+    let (mut asked, evidence) = challenged(&wire, &attester).await;
+    world.write_crl(&[WIRE_SERIAL], 86_400_000).await;
+    let seen = wire.attempt(&[SECRET], &attester).await;
+    world.refused(seen.outcome(), Denial::PeerRevoked);
+    eventually("GOAWAY", || wire.tapped.frames().iter().any(|frame| frame.kind == GOAWAY)).await;
+    asked.step(Ask::Evidence(evidence)).await;
+    world.refused(asked.end().await.outcome(), Denial::PeerRevoked);
+    let frames = assert_nothing_asks_for_a_replay(&wire, 3).await;
+    let (status, goaway) = status_and_goaway(&frames, 5);
+    assert!(goaway.is_some_and(|goaway| status < goaway), "{frames:?}");
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(5), wire.driver).await;
+    ended.expect("the connection ends").unwrap().expect("in order");
+}
+
+#[tokio::test]
+async fn a_peer_revoked_while_it_is_challenged_hears_its_status_before_the_connection_goes_away() {
+    let world = World::new().await;
+    let (wire, attester) = replica(&world).await;
+    let (mut asked, evidence) = challenged(&wire, &attester).await;
+    world.write_crl(&[WIRE_SERIAL], 86_400_000).await;
+    asked.step(Ask::Evidence(evidence)).await;
+    world.refused(asked.end().await.outcome(), Denial::PeerRevoked);
+    eventually("GOAWAY", || wire.tapped.frames().iter().any(|frame| frame.kind == GOAWAY)).await;
+    let frames = assert_nothing_asks_for_a_replay(&wire, 2).await;
+    let (status, goaway) = status_and_goaway(&frames, 3);
+    assert!(goaway.is_some_and(|goaway| status < goaway), "{frames:?}");
+}
+
+/// GOAWAY comes first where the broker stops: it names no stream that it would not serve.
+#[tokio::test]
+async fn a_broker_that_stops_refuses_no_stream_that_it_has_read() {
+    let mut world = World::new().await;
+    let (wire, attester) = replica(&world).await;
+    let (mut asked, _) = challenged(&wire, &attester).await;
+    let stopping = tokio::spawn(world.server.take().unwrap().stop());
+    eventually("GOAWAY", || wire.tapped.frames().iter().any(|frame| frame.kind == GOAWAY)).await;
+    asked.step(Ask::Evidence(attester.evidence(&[9; 64]))).await;
+    world.refused(asked.end().await.outcome(), Denial::EvidenceBindingMismatch);
+    assert_nothing_asks_for_a_replay(&wire, 2).await;
+    tokio::time::timeout(std::time::Duration::from_secs(5), stopping).await.expect("it stops").unwrap();
 }

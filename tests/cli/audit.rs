@@ -19,7 +19,7 @@ fn lived() -> World {
     world.exec(&[&flag(FORBIDDEN)], "exit 0").must(77);
     world.exec(&[&flag(FORBIDDEN)], "exit 0").must(77);
     world.stranger("mallory");
-    world.admin_as("mallory", &["secret", "list"]).must(69);
+    world.admin_as("mallory", &["secret", "list"]).must(77);
     let permit = crate::world::POLICY.split("@id(\"nobody\")").next().unwrap();
     write(&world.at("permit.cedar"), permit, 0o644);
     world.admin(&["policy", "put", &world.path("permit.cedar")]).must(0);
@@ -155,8 +155,13 @@ fn a_denial_that_a_release_followed_is_a_flip() {
     let of = |secret: &str| flips.iter().filter(|flip| flip["secret"] == secret).count();
     assert!(of(FORBIDDEN) >= 1 && of(OPEN) == 0, "{flips:?}");
     let text = world().audit(&["flips"]).must(0).text();
-    // The last of the two is the latch of the first.
-    let words = format!("{WORKLOAD} {FORBIDDEN} LatchHolds (2 times");
+    // The last of the two is the latch of the first, which is what a reader wants to know.
+    let first = &world().records(&["--denial", "PolicyForbids"])[0];
+    let id = first["id"].as_str().unwrap();
+    let cause = &flips.iter().find(|flip| flip["secret"] == FORBIDDEN).unwrap()["cause"];
+    assert_eq!((&cause["id"], &cause["refusal"]["denial"]), (&id.into(), &"PolicyForbids".into()));
+    assert_eq!(cause["refusal"]["sequence"], first["sequence"]);
+    let words = format!("{WORKLOAD} {FORBIDDEN} LatchHolds repeating PolicyForbids {id} (2 times");
     assert!(text.contains(&words) && text.contains("then released"), "{text}");
 }
 

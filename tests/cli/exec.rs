@@ -1,7 +1,8 @@
 //! `exec`: how secrets reach a program, how it ends, and that it does not start otherwise.
 
 use crate::world::{
-    BROKER, FORBIDDEN, OPEN, Place, Process, Shared, TWO_FIELDS, VALUE, World, run, sha256, write,
+    BROKER, FORBIDDEN, OPEN, Place, Process, Shared, TWO_FIELDS, VALUE, WORKLOAD, World, run, sha256, until,
+    write,
 };
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -156,6 +157,38 @@ fn no_connection_is_69_and_nothing_runs() {
         world().exec(&[&variable(), "--broker", &free, "--output=json"], &script).must(69).complaint();
     assert_eq!(complaint["outcome"], "not_connected");
     assert!(!marker.exists());
+}
+
+/// A script that tries 69 again must not try this again: the connection was refused, not lost.
+#[test]
+fn a_certificate_that_the_broker_refuses_is_77_and_nothing_runs() {
+    let world = World::whole();
+    let (marker, script) = marking(&world, "ran-refused");
+    let flags = [&variable()[..], "--output=json"];
+    world.short_lived(WORKLOAD, "ended", 2_500);
+    world.foreign(WORKLOAD, "foreign");
+    let serial = world.short_lived(WORKLOAD, "taken", 3_600_000);
+    world.exec_as("taken", &flags, "exit 0").must(0);
+    world.publish_list(&[serial]);
+    until("it is revoked and expired", || {
+        ["taken", "ended"].iter().all(|name| world.exec_as(name, &flags, "exit 0").code == 77)
+    });
+    for (name, why) in [
+        ("taken", "it is revoked"),
+        ("ended", "it has expired, or is not valid yet"),
+        ("foreign", "it leads to no authority that the broker trusts"),
+    ] {
+        let complaint = world.exec_as(name, &flags, &script).must(77).complaint();
+        assert_eq!(complaint["outcome"], "denied", "{complaint}");
+        assert!(complaint["message"].as_str().unwrap().ends_with(why), "{complaint}");
+        let ended = run(&mut world.as_workload(name, &["get", TWO_FIELDS, "--field", "user"])).must(77);
+        assert!(ended.stdout.is_empty() && ended.stderr.contains(why), "{ended:?}");
+    }
+    assert!(!marker.exists());
+    // Once a minute for each key, however often it was tried.
+    for denial in ["PeerRevoked", "PeerCertificateExpired"] {
+        until(denial, || world.records(&["--kind", "handshake-refused", "--denial", denial]).len() == 1);
+    }
 }
 
 #[test]

@@ -1,31 +1,22 @@
 //! A revocation as an operator makes it: leases end, the next request is refused, and it can be lifted.
 
-use crate::world::{OPEN, WORKLOAD, World, sha256};
+use crate::world::{OPEN, WORKLOAD, World, sha256, until};
 
 fn leases(world: &World) -> usize {
     let listed = world.admin(&["lease", "list", "--output", "json"]).must(0).json();
     listed["leases"].as_array().unwrap().len()
 }
 
-/// Whoever is provably revoked does not get through the handshake (`protocol.md`, "Connection"): there is nobody to tell a
-/// reason to, and a connection that was lost is 69. On one that is open already it is 77, `IDENTITY_NOT_CURRENT`.
+/// Whoever is provably revoked does not get through the handshake (`protocol.md`, "Connection"): it hears an alert, and no
+/// reason. That is a denial all the same, and nothing to try again.
 #[track_caller]
 fn refused(world: &World, name: &str, script: &str) {
     let flag = format!("--secret={OPEN}:value=A");
-    let complaint = world.exec_as(name, &[&flag, "--output=json"], script).must(69).complaint();
-    let advice = complaint["advice"].as_str().unwrap();
-    assert!(advice.contains("a certificate that the broker refuses"), "{complaint}");
-}
-
-#[track_caller]
-fn until(done: impl Fn() -> bool) {
-    for _ in 0..100 {
-        if done() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    panic!("it did not come to be in five seconds");
+    let complaint = world.exec_as(name, &[&flag, "--output=json"], script).must(77).complaint();
+    assert_eq!(complaint["outcome"], "denied");
+    assert!(complaint["message"].as_str().unwrap().ends_with("it is revoked"), "{complaint}");
+    assert!(complaint["advice"].as_str().unwrap().contains("do not try again"), "{complaint}");
+    assert!(complaint["reason"].is_null() && complaint["decision_id"].is_null(), "{complaint}");
 }
 
 #[test]
@@ -56,7 +47,7 @@ fn a_revoked_identity_loses_its_leases_and_gets_no_other_until_it_is_lifted() {
     assert_eq!(leases(&world), 0);
     refused(&world, "plain", "exit 0");
     let recorded = || world.records(&["--denial", "PeerRevokedByBroker"]);
-    until(|| recorded().len() == 3);
+    until("three records", || recorded().len() == 3);
     assert!(recorded().iter().all(|record| record.to_string().contains("handshake-refused")));
 }
 

@@ -53,6 +53,41 @@ impl World {
     }
 }
 
+/// `portcullis admin …`.
+#[derive(clap::Parser)]
+struct AdminLine {
+    #[command(flatten)]
+    args: portcullis::cli::admin::Args,
+}
+
+impl World {
+    /// What `portcullis admin` does with these arguments, as the first administrator, over the operators' listener; gives
+    /// its exit code.
+    pub async fn admin(&self, arguments: &[&str]) -> u8 {
+        let etc = self.directory.path().join("etc");
+        let path = |name: &str| etc.join(name).display().to_string();
+        let address = format!("127.0.0.1:{}", self.server().admin_address().port());
+        let (certificate, key, bundle) = (path("ada.pem"), path("ada.key"), path("example.org.pem"));
+        let connection = [
+            "admin",
+            "--admin-address",
+            &address,
+            "--admin-cert",
+            &certificate,
+            "--admin-key",
+            &key,
+            "--bundle",
+            &bundle,
+            "--broker-id",
+            BROKER,
+        ];
+        let line = [&connection, arguments].concat();
+        let parsed =
+            <AdminLine as clap::Parser>::try_parse_from(line).unwrap_or_else(|error| panic!("{error}"));
+        portcullis::cli::admin::run(parsed.args).await
+    }
+}
+
 /// The holds that a denial set, and the record that it repeats.
 pub fn latches_of(record: &Record) -> (Vec<portcullis::audit::record::LatchSet>, Option<String>) {
     match &record.event {

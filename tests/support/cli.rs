@@ -109,6 +109,18 @@ pub fn sha256(path: impl AsRef<Path>) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes))
 }
 
+/// Waits up to ten seconds.
+#[track_caller]
+pub fn until(what: &str, done: impl Fn() -> bool) {
+    for _ in 0..200 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("not in ten seconds: {what}");
+}
+
 /// Copies a directory of files and directories.
 pub fn copy_directory(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -218,6 +230,27 @@ impl Place {
     pub fn workload(&self, id: &str, name: &str) {
         let leaf = self.leaf(Some(id), &[], 3_600_000);
         self.write_leaf(&leaf, name);
+    }
+
+    /// Those of a workload for so long, and their certificate's serial number.
+    pub fn short_lived(&self, id: &str, name: &str, life_ms: u64) -> u64 {
+        let leaf = self.leaf(Some(id), &[], life_ms);
+        self.write_leaf(&leaf, name);
+        leaf.serial
+    }
+
+    /// Those of a workload as another authority of the same trust domain's name would have it.
+    pub fn foreign(&self, id: &str, name: &str) {
+        let other = DevelopmentCa::new("spiffe://cli.example", wall()).unwrap();
+        self.write_leaf(&signed(&other, Some(id), name, &[], 3_600_000), name);
+    }
+
+    /// A newer list, with these serial numbers; a running broker reads it within a second.
+    pub fn publish_list(&self, revoked: &[u64]) {
+        let begins = WallTime(wall().0 - 1000);
+        let list = self.ca.revocation_list(2, begins, begins.plus(3_600_000), revoked).unwrap();
+        write(&self.at("etc/list.new"), list, 0o644);
+        fs::rename(self.at("etc/list.new"), self.at("etc/list.crl")).unwrap();
     }
 
     /// `NAME.pem` and `NAME.key` of an operator whose root the broker trusts.

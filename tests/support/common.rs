@@ -120,6 +120,7 @@ impl World {
             public_key: key.public().clone(),
             not_after: WallTime((self.hands.now().0 as i64 + life_ms) as u64),
             may_vouch_for: vec![IdPattern::parse(pattern).unwrap()],
+            measurements: Default::default(),
         };
         let latches = format!("node:{name}");
         self.put(Kind::Node, name, &serde_json::to_vec(&node).unwrap(), &[&latches]).await

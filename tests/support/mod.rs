@@ -33,6 +33,9 @@ use std::time::Duration;
 pub mod acts;
 pub mod attempt;
 pub mod common;
+pub mod hardware;
+pub mod frames;
+pub mod lease;
 pub mod raw;
 pub mod rig;
 pub mod wire;
@@ -213,6 +216,7 @@ pub struct Build {
     pub limits: &'static str,
     pub more_domains: Vec<&'static str>,
     pub bundle_max_age_seconds: u64,
+    pub crl_max_age_seconds: u64,
 }
 
 impl Default for Build {
@@ -223,6 +227,7 @@ impl Default for Build {
             limits: "",
             more_domains: vec![],
             bundle_max_age_seconds: 7 * 86_400,
+            crl_max_age_seconds: 7 * 86_400,
         }
     }
 }
@@ -328,6 +333,7 @@ impl World {
             public_key: self.node_key.public().clone(),
             not_after: self.hands.now().plus(30 * 86_400_000),
             may_vouch_for: vec![IdPattern::parse("spiffe://example.org/ns/*").unwrap()],
+            measurements: Default::default(),
         };
         self.put(Kind::Node, NODE, &serde_json::to_vec(&node).unwrap(), &[]).await;
         self.put_reference("payments-1", &"ab".repeat(32), 86_400_000).await;
@@ -628,9 +634,12 @@ fn plan(root: &Path, build: &Build) -> Plan {
         "[[trust_domain]]\nname = \"example.org\"\nbundle = \"example.org.pem\"\nbundle_max_age_seconds = {}\n",
         build.bundle_max_age_seconds
     );
-    domains += match build.revocation {
-        "crl" => "revocation = \"crl\"\ncrl_files = [\"example.org.crl\"]\ncrl_max_age_seconds = 604800\n",
-        _ => "revocation = \"short-lived\"\n",
+    domains += &match build.revocation {
+        "crl" => format!(
+            "revocation = \"crl\"\ncrl_files = [\"example.org.crl\"]\ncrl_max_age_seconds = {}\n",
+            build.crl_max_age_seconds
+        ),
+        _ => "revocation = \"short-lived\"\n".to_owned(),
     };
     for more in &build.more_domains {
         domains += &format!(

@@ -233,7 +233,7 @@ fn params(base: u64, shape: &Shape) -> CertificateParams {
         params.distinguished_name.push(kind, value);
     }
     params.is_ca = match &shape.authority {
-        Some(constraints) => IsCa::Ca(constraints.clone()),
+        Some(constraints) => IsCa::Ca(*constraints),
         None => IsCa::ExplicitNoCa,
     };
     params.key_usages = shape.usages.clone();

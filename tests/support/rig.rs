@@ -11,7 +11,7 @@ use portcullis::challenge::admission::Admission;
 use portcullis::freshness::Freshness;
 use portcullis::policy::cedar::PolicySet;
 use portcullis::policy::{Catalog, Pdp, SecretStanding, Unknown};
-use portcullis::release::Engines;
+use portcullis::release::{Engine, Engines};
 use portcullis::transport::{
     Acceptor, Cause, ConnectionLimits, HandshakeObserver, PeerKind, ServerIdentity, WorkloadVerifier, tls,
 };
@@ -57,6 +57,17 @@ pub struct Rig {
 
 impl Rig {
     pub async fn new(world: &Arc<World>, hook: Hook) -> Rig {
+        let engines = world.server().broker().engines.engines.clone();
+        Rig::serve(world, hook, engines).await
+    }
+
+    /// The same, with an engine of the test's own for the paths of `kv`.
+    pub async fn with_engine(world: &Arc<World>, engine: Arc<dyn Engine>) -> Rig {
+        let hook: Hook = Arc::new(|_, _| Box::pin(async { None }));
+        Rig::serve(world, hook, BTreeMap::from([("kv".to_owned(), engine)])).await
+    }
+
+    async fn serve(world: &Arc<World>, hook: Hook, engines: BTreeMap<String, Arc<dyn Engine>>) -> Rig {
         let real = world.server().broker();
         let catalog =
             Arc::new(Hooked { world: world.clone(), kv: world.kv(), pdp: Default::default(), hook });
@@ -76,7 +87,7 @@ impl Rig {
             pdp: pdp.clone(),
             recorder: real.recorder.clone(),
             engines: Arc::new(Engines {
-                engines: real.engines.engines.clone(),
+                engines,
                 trust: real.trust.clone(),
                 verifiers: real.verifiers.clone(),
                 appraiser: real.appraiser.clone(),
@@ -117,8 +128,12 @@ impl Rig {
 
     /// One request of the world's workload.
     pub async fn ask(&self, world: &World) -> Outcome {
+        attempt(&self.connect(world).await, open_message(&[SECRET]).0, &world.attester()).await
+    }
+
+    /// A connection of the world's workload.
+    pub async fn connect(&self, world: &World) -> Connection {
         let clock = Arc::new(Clock::new(world.hands.clone(), WallTime(0)));
-        let connection = Connection::open_by(&self.config, clock).await.expect("it connects");
-        attempt(&connection, open_message(&[SECRET]).0, &world.attester()).await
+        Connection::open_by(&self.config, clock).await.expect("it connects")
     }
 }

@@ -1,6 +1,7 @@
 //! A client that is nobody's library: TLS, HTTP/2 and gRPC's frames by hand, to send what no library would, and to see what
 //! comes back to the byte.
 
+use super::frames::{Tap, Tapped};
 use super::*;
 use bytes::Bytes;
 use http::{HeaderMap, Request as HttpRequest, Response};
@@ -26,6 +27,8 @@ type Chunk = Result<Frame<Bytes>, Infallible>;
 type Body = StreamBody<ReceiverStream<Chunk>>;
 
 pub const RELEASE: &str = "/portcullis.v1.Broker/Release";
+/// Of the certificate of every [`Wire`].
+pub const WIRE_SERIAL: u64 = 77;
 pub const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
 /// One connection.
@@ -33,6 +36,8 @@ pub struct Wire {
     sender: SendRequest<Body>,
     pub identity: Identity,
     pub driver: JoinHandle<Result<(), hyper::Error>>,
+    /// Everything that the broker sent.
+    pub tapped: Tapped,
 }
 
 /// Shakes hands with a certificate and key in PEM, or without.
@@ -69,7 +74,7 @@ impl Wire {
     }
 
     pub async fn tuned(world: &World, tune: impl FnOnce(&mut Builder<TokioExecutor>)) -> Wire {
-        let leaf = world.ca.leaf(&leaf_request(WORKLOAD, 77, world.hands.now())).unwrap();
+        let leaf = world.ca.leaf(&leaf_request(WORKLOAD, WIRE_SERIAL, world.hands.now())).unwrap();
         let stream = handshake(world, Some((&leaf.certificate, &leaf.key)), b"h2").await.unwrap();
         let (_, tls) = stream.get_ref();
         let exporter = tls.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[])).unwrap();
@@ -81,8 +86,10 @@ impl Wire {
         };
         let mut builder = Builder::new(TokioExecutor::new());
         tune(&mut builder);
+        let tapped = Tapped::default();
+        let stream = Tap { inner: stream, tapped: tapped.clone() };
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
-        Wire { sender, identity, driver: tokio::spawn(connection) }
+        Wire { sender, identity, driver: tokio::spawn(connection), tapped }
     }
 
     /// Begins a stream with these header fields.

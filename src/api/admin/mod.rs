@@ -24,7 +24,6 @@ mod tests;
 
 pub use access::{Effect, Verb};
 pub use trust::HIGHEST_TIME;
-pub use written::parse_time;
 
 use crate::limits;
 use crate::proto::admin::admin_server::{Admin, AdminServer};

@@ -6,12 +6,14 @@
 use super::access::{Caller, Plan};
 use super::{AdminService, answer, listing, written};
 use crate::evidence::process::{EnrolledNode, NodeKey};
+use crate::evidence::{nitro, sev_snp, tdx};
 use crate::limits;
 use crate::proto::admin::enrol_node_request::PublicKey;
 use crate::proto::admin::*;
 use crate::spiffe::IdPattern;
 use crate::store::{Kind, Transaction};
 use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
 
 pub(super) async fn enrol(
@@ -39,6 +41,7 @@ pub(super) async fn enrol(
             "key_sha256": key_sha256,
             "not_after": node.not_after.to_string(),
             "may_vouch_for": node.may_vouch_for,
+            "measurements": node.measurements,
             "replaces_key_sha256": replaced.map(|node| hex::encode(node.public_key.key_id())),
         }),
         rests: vec![format!("node:{}", node.name)],
@@ -85,9 +88,17 @@ pub(super) async fn list(
         ended: caller.now.wall >= node.not_after,
         not_after: node.not_after.to_string(),
         may_vouch_for: node.may_vouch_for.iter().map(ToString::to_string).collect(),
+        measurements: written_measurements(&node),
         name: node.name,
     });
     Ok(ListNodesResponse { nodes: nodes.collect(), next: page.1 })
+}
+
+fn written_measurements(node: &EnrolledNode) -> Vec<String> {
+    let of = |(format, values): (&String, &BTreeSet<String>)| -> Vec<String> {
+        values.iter().map(|value| format!("{format}={value}")).collect()
+    };
+    node.measurements.iter().flat_map(of).collect()
 }
 
 fn parse(request: &EnrolNodeRequest, caller: &Caller) -> Result<EnrolledNode, Status> {
@@ -113,7 +124,28 @@ fn parse(request: &EnrolNodeRequest, caller: &Caller) -> Result<EnrolledNode, St
         public_key,
         not_after: written::not_after(&request.not_after, caller.now.wall)?,
         may_vouch_for: request.may_vouch_for.iter().map(pattern).collect::<Result<_, _>>()?,
+        measurements: measurements(&request.measurements)?,
     })
+}
+
+/// `FORMAT=HEX`, several of one format as alternatives.
+fn measurements(written: &[String]) -> Result<BTreeMap<String, BTreeSet<String>>, Status> {
+    let mut measurements: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    if written.len() > limits::NODE_MEASUREMENTS {
+        return Err(answer::refuse(answer::Refusal::TooMany, "at most 64 measurements of one node"));
+    }
+    for one in written {
+        let (format, value) = one.split_once('=').unwrap_or((one, ""));
+        let whole = hex::decode(value).is_ok_and(|bytes| bytes.len() == limits::MEASUREMENT_BYTES);
+        if ![nitro::FORMAT, sev_snp::FORMAT, tdx::FORMAT].contains(&format) || !whole {
+            let why = format!(
+                "measurement `{one}`: FORMAT=HEX, of nitro (PCR0), sev-snp (MEASUREMENT) or tdx (MRTD), 48 bytes"
+            );
+            return Err(answer::invalid(why));
+        }
+        measurements.entry(format.to_owned()).or_default().insert(value.to_ascii_lowercase());
+    }
+    Ok(measurements)
 }
 
 /// One key under two names would count under neither.

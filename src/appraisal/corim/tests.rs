@@ -1,16 +1,13 @@
 //! Manifests of others, and synthetic ones, good and wrong in one thing at a time.
 
 use super::*;
+use crate::evidence::nitro::tests::support::{self, array, bytes, head, map, text, unsigned};
 use crate::limits;
 use crate::time::{BootTime, Now};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use support::{array, bytes, head, map, text, unsigned};
-
-#[path = "../../../tests/support/nitro.rs"]
-mod support;
 
 /// 2026-09-21T14:13:20Z, seconds.
 const NOW: u64 = 1_790_000_000;
@@ -261,8 +258,8 @@ fn what_is_not_understood_in_a_reference_is_an_error_and_not_left_out() {
         let error = outcome(&with_triple(array(&[environment, array(&[measurement])]))).unwrap_err();
         assert!(matches!(error, Error::Unknown(..)), "{error}");
     };
-    let measured = fields(&[(1, fields(&[good.clone()]))]);
-    let authorized = fields(&[(1, fields(&[good.clone()])), (2, array(&[text("key")]))]);
+    let measured = fields(&[(1, fields(std::slice::from_ref(&good)))]);
+    let authorized = fields(&[(1, fields(std::slice::from_ref(&good))), (2, array(&[text("key")]))]);
     triple(environment(), authorized);
     triple(fields(&[(0, fields(&[(1, text("ACME"))])), (3, unsigned(1))]), measured.clone());
     triple(fields(&[(0, fields(&[(1, text("ACME")), (5, unsigned(1))]))]), measured.clone());
@@ -293,11 +290,11 @@ fn values_that_say_nothing_are_refused() {
     wrong(&[(1, text("3"))]);
     let measured = measurement(&[(2, array(&[digest(1)]))]);
     for triple in [
-        array(&[fields(&[]), array(&[measured.clone()])]),
-        array(&[fields(&[(0, fields(&[]))]), array(&[measured.clone()])]),
+        array(&[fields(&[]), array(std::slice::from_ref(&measured))]),
+        array(&[fields(&[(0, fields(&[]))]), array(std::slice::from_ref(&measured))]),
         array(&[environment(), array(&[])]),
         array(&[environment()]),
-        array(&[environment(), array(&[measured.clone()]), unsigned(1)]),
+        array(&[environment(), array(std::slice::from_ref(&measured)), unsigned(1)]),
     ] {
         let error = outcome(&with_triple(triple)).unwrap_err();
         assert!(matches!(error, Error::Wrong(_)), "{error}");

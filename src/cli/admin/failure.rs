@@ -1,6 +1,8 @@
 //! How a command fails, and with which exit code.
 
 use crate::cli::exit;
+use crate::client::{CertificateRefused, refusal_in};
+use std::error::Error;
 use std::fmt;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -23,9 +25,19 @@ impl Failure {
         Failure { code: exit::CONFIGURATION, text: text.into() }
     }
 
-    /// No connection, or not to the broker.
+    /// No connection.
     pub fn connect(text: impl Into<String>) -> Self {
         Failure { code: exit::UNAVAILABLE, text: text.into() }
+    }
+
+    /// Whoever answered is not the broker, or does not speak its protocol.
+    pub fn not_the_broker(text: impl Into<String>) -> Self {
+        Failure { code: exit::PROTOCOL, text: text.into() }
+    }
+
+    /// The broker refused the operator's certificate in the handshake.
+    pub fn refused(why: CertificateRefused) -> Self {
+        Failure { code: exit::DENIED, text: format!("the broker refuses the operator's certificate: {why}") }
     }
 
     /// A fault of this machine.
@@ -52,9 +64,15 @@ impl fmt::Display for Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
+        if let Some(why) = refusal_in(&status) {
+            return Failure::refused(why);
+        }
+        if let Some(cause) = status.source() {
+            return Failure::connect(format!("the connection was lost: {cause}"));
+        }
         let Some(info) = status.get_details_error_info().filter(|info| info.domain == "portcullis") else {
-            let why = "the connection was lost, or the broker's listener refused the certificate";
-            return Failure::connect(format!("{why}: {}", status.message()));
+            let (code, text) = (i32::from(status.code()), status.message());
+            return Failure::not_the_broker(format!("a status {code} that no broker sent: {text}"));
         };
         let code = match status.code() {
             Code::PermissionDenied | Code::Unauthenticated => exit::DENIED,
@@ -84,6 +102,11 @@ mod tests {
         assert_eq!((of(Code::NotFound), of(Code::AlreadyExists)), (1, 1));
         assert_eq!(of(Code::FailedPrecondition), 75);
         assert_eq!(of(Code::Internal), 70);
-        assert_eq!(Failure::from(Status::new(Code::PermissionDenied, "no")).exit_code(), 69);
+        // Without an `ErrorInfo` of ours nobody knows whose word it is.
+        assert_eq!(Failure::from(Status::new(Code::PermissionDenied, "no")).exit_code(), 76);
+        assert_eq!(Failure::from(Status::from_error("broken pipe".into())).exit_code(), 69);
+        let refused = Failure::from(Status::from_error(Box::new(CertificateRefused::OutOfTime)));
+        assert_eq!(refused.exit_code(), 77);
+        assert!(refused.to_string().contains("has expired"), "{refused}");
     }
 }

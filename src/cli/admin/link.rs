@@ -5,6 +5,7 @@
 
 use super::Failure;
 use super::output::{Lines, Output};
+use crate::client::{Heard, Listening};
 use crate::limits;
 use crate::proto::admin::admin_client::AdminClient;
 use crate::spiffe::SpiffeId;
@@ -110,12 +111,16 @@ async fn open(args: &ConnectionArgs) -> Result<(Link, http::Uri), Failure> {
     let stream = TcpStream::connect(address.as_str()).await;
     let stream = stream.map_err(|error| Failure::connect(format!("`{address}`: {error}")))?;
     let stream = shake_hands(stream, own, verifier, provider, &origin).await?;
+    let (stream, heard) = Listening::to(stream);
     let mut builder = Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
     let shaken = builder.handshake::<_, Body>(TokioIo::new(stream)).await;
-    let (requests, connection) = shaken.map_err(|error| Failure::connect(error.to_string()))?;
+    let (requests, connection) = shaken.map_err(|error| match heard.refusal() {
+        Some(why) => Failure::refused(why),
+        None => Failure::connect(error.to_string()),
+    })?;
     tokio::spawn(connection);
-    Ok((Link(requests), origin))
+    Ok((Link { requests, heard }, origin))
 }
 
 async fn shake_hands(
@@ -141,21 +146,24 @@ async fn shake_hands(
     let unnamed = || ServerName::from(std::net::IpAddr::from(Ipv4Addr::UNSPECIFIED));
     let name = ServerName::try_from(host).unwrap_or_else(|_| unnamed());
     let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-    let stream = connected.map_err(|error| Failure::connect(explained(&error)))?;
+    let stream = connected.map_err(|error| not_shaken(&error))?;
     match stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2) {
         true => Ok(stream),
-        false => Err(Failure::connect("the other side does not speak HTTP/2")),
+        false => Err(Failure::not_the_broker("not the broker: it does not speak HTTP/2")),
     }
 }
 
-/// What the verifier said, where it was the verifier.
-fn explained(error: &std::io::Error) -> String {
+/// What the verifier said, where it was the verifier; as `exec` and `get` tell it.
+fn not_shaken(error: &std::io::Error) -> Failure {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
-            format!("not the broker: {why}")
+            Failure::not_the_broker(format!("not the broker: {why}"))
         }
-        Some(_) | None => format!("the handshake failed: {error}"),
+        Some(rustls::Error::InvalidCertificate(why)) => {
+            Failure::not_the_broker(format!("not the broker: its certificate is not usable: {why:?}"))
+        }
+        Some(_) | None => Failure::connect(format!("the handshake failed: {error}")),
     }
 }
 
@@ -204,19 +212,23 @@ fn unusable(path: &Path, why: &dyn std::fmt::Display) -> Failure {
 
 /// The sending end of the one connection.
 #[derive(Clone)]
-pub struct Link(SendRequest<Body>);
+pub struct Link {
+    requests: SendRequest<Body>,
+    heard: Heard,
+}
 
 impl tower_service::Service<http::Request<Body>> for Link {
     type Response = http::Response<Incoming>;
-    type Error = hyper::Error;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
+        self.requests.poll_ready(context).map_err(|error| self.heard.or(error))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
+        let (sent, heard) = (self.requests.send_request(request), self.heard.clone());
+        Box::pin(async move { sent.await.map_err(|error| heard.or(error)) })
     }
 }
 

@@ -48,6 +48,10 @@ pub(super) struct Enrol {
     /// A SPIFFE ID that it may vouch for, or `…/*` for all below one; never all by default.
     #[arg(long, required = true)]
     may_vouch_for: Vec<String>,
+    /// Hardware evidence that its statements must come with: FORMAT=HEX of nitro (PCR0), sev-snp (MEASUREMENT) or tdx (MRTD);
+    /// several of one format are alternatives.
+    #[arg(long = "measurement", value_name = "FORMAT=HEX")]
+    measurements: Vec<String>,
     /// Take the place of an enrolment of this name.
     #[arg(long)]
     replace: bool,
@@ -64,6 +68,7 @@ pub(super) async fn run(command: Command, operators: &Operators) -> Result<(), F
                 public_key: Some(PublicKey::Pem(read_text(&enrol.public_key)?)),
                 not_after: enrol.end.text()?,
                 may_vouch_for: enrol.may_vouch_for,
+                measurements: enrol.measurements,
                 replace: enrol.replace,
                 keep_latches: enrol.keep_latches,
             };
@@ -91,9 +96,14 @@ impl Lines for ListNodesResponse {
         let line = |node: &Node| {
             let ended = if node.ended { " (ended)" } else { "" };
             let patterns = node.may_vouch_for.join(" ");
+            let with: Vec<String> =
+                node.measurements.iter().map(|one| format!(", comes with {one}")).collect();
             format!(
-                "{} until {}{ended} for {patterns}, key sha256 {}",
-                node.name, node.not_after, node.key_sha256
+                "{} until {}{ended} for {patterns}, key sha256 {}{}",
+                node.name,
+                node.not_after,
+                node.key_sha256,
+                with.concat()
             )
         };
         let mut lines: Vec<String> = self.nodes.iter().map(line).collect();

@@ -132,7 +132,13 @@ impl Server {
             .acceptor(operators, PeerKind::Administrator, None)
             .serve(Front::new(admin), stopped.clone());
         let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
-        let keeper = tokio::spawn(keep::run(broker.clone(), registry.vault().clone(), heard, stopped));
+        let keeper = tokio::spawn(keep::run(
+            broker.clone(),
+            registry.vault().clone(),
+            config.evidence.clone(),
+            heard,
+            stopped,
+        ));
         Ok(Server { broker, registry, address, admin_address, shutdown, listeners, keeper, _shards: shards })
     }
 
@@ -225,6 +231,9 @@ async fn assemble(
     let kv: Arc<dyn Engine> = kv;
     let engines = BTreeMap::from([("kv".to_owned(), kv)]);
     let verifiers = Arc::new(Verifiers::new(None));
+    let section = config.evidence.clone();
+    let read = tokio::task::spawn_blocking(move || section.read(now)).await;
+    verifiers.set_hardware(read.map_err(|_| StoreError::Unavailable("evidence was not read".to_owned()))?);
     let appraiser = Arc::new(Appraiser::new());
     let pdp = Arc::new(Pdp::new(Arc::new(engines.clone())));
     let engines = Arc::new(Engines {
@@ -276,6 +285,9 @@ pub fn check(config: &Config, source: &dyn TimeSource) -> Checked {
     let trust = Trust::open(config.domains(), Arc::new(NoMarks), now);
     for change in trust.reload(now) {
         checked.warnings.push(format!("{}: {}", change.name, change.state));
+    }
+    for (format, why) in config.evidence.read(now).unknown() {
+        checked.errors.push(format!("evidence of format `{format}`: {why}"));
     }
     for path in [&config.storage.key_file, &config.storage.audit_key_file, &config.admin.roots] {
         if let Err(error) = std::fs::File::open(path) {

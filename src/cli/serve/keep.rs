@@ -4,6 +4,7 @@
 use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::case::Case;
+use crate::cli::evidence::EvidenceSection;
 use crate::denial::Denial;
 use crate::limits;
 use crate::store::{Vault, marks};
@@ -45,18 +46,23 @@ impl HandshakeObserver for Observer {
 pub async fn run(
     broker: Arc<Broker>,
     vault: Arc<Vault>,
+    evidence: EvidenceSection,
     mut heard: Heard,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut ticks = tokio::time::interval(Duration::from_millis(limits::RELOAD_MS));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count = 0_u64;
+    let mut files = EvidenceFiles { section: Arc::new(evidence), seen: None };
     loop {
         tokio::select! {
             _ = stopped.changed() => return,
             _ = ticks.tick() => {
                 count = count.wrapping_add(1);
                 tick(&broker, &vault, count).await;
+                if count.is_multiple_of(EVIDENCE_TICKS) {
+                    files.look(&broker).await;
+                }
             }
             Some((denial, case)) = heard.0.recv() => {
                 note(&broker, Event::HandshakeRefused { denial, case: *case }).await;
@@ -92,6 +98,35 @@ async fn tick(broker: &Arc<Broker>, vault: &Vault, count: u64) {
         let highest = broker.clock.highest().0.to_be_bytes();
         if let Err(error) = marks::raise(vault, HIGHEST_TIME, &highest).await {
             tracing::error!(%error, "the highest time could not be kept");
+        }
+    }
+}
+
+/// The files that hardware evidence is held against, and what they were when they were last read whole.
+struct EvidenceFiles {
+    section: Arc<EvidenceSection>,
+    seen: Option<[u8; 32]>,
+}
+
+impl EvidenceFiles {
+    /// Reads them anew where they changed, or could not all be used before.
+    async fn look(&mut self, broker: &Arc<Broker>) {
+        let (section, seen, now) = (self.section.clone(), self.seen, broker.clock.untrusted());
+        let read = tokio::task::spawn_blocking(move || {
+            let fingerprint = section.fingerprint();
+            (seen != Some(fingerprint)).then(|| (fingerprint, section.read(now)))
+        });
+        match read.await {
+            Ok(None) => {}
+            Ok(Some((fingerprint, hardware))) => {
+                let unknown = hardware.unknown();
+                for (format, why) in &unknown {
+                    tracing::error!(format, why, "evidence of this format cannot be decided");
+                }
+                self.seen = unknown.is_empty().then_some(fingerprint);
+                broker.verifiers.set_hardware(hardware);
+            }
+            Err(error) => tracing::error!(%error, "what evidence is held against was not read"),
         }
     }
 }
@@ -132,3 +167,5 @@ const HEARD: usize = 256;
 /// The highest time is kept every so many ticks: a start is then at most ten seconds too lenient, and the log's own last
 /// record usually makes up for those.
 const KEEP_TIME_TICKS: u64 = 10;
+/// Roots, lists and collateral change by the day.
+const EVIDENCE_TICKS: u64 = 10;

@@ -65,8 +65,12 @@ impl Leaf {
 
 impl Authority {
     pub(crate) fn new(ends: i32) -> Authority {
+        Authority::named("authority", ends)
+    }
+
+    pub(crate) fn named(name: &str, ends: i32) -> Authority {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = date_time_ymd(2020, 1, 1);

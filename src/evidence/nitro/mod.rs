@@ -12,7 +12,7 @@ mod certificates;
 mod claims;
 mod parse;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trust;
 #[cfg(test)]
 mod vectors_tests;

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use support::{Chain, Draft, NULL, PROTECTED, Shape, array, bytes, envelope, head, map, text, unsigned};
 
 #[path = "../../../tests/support/nitro.rs"]
-mod support;
+pub(crate) mod support;
 
 /// 2026-09-21T14:13:20Z, seconds.
 const BASE: u64 = 1_790_000_000;

@@ -8,7 +8,7 @@ use crate::spiffe::IdPattern;
 use crate::time::WallTime;
 use aws_lc_rs::{digest, signature};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// SHA-256 of a node key's SPKI DER: COSE's `kid`.
@@ -131,12 +131,19 @@ pub struct EnrolledNode {
     pub not_after: WallTime,
     /// The identities that it may vouch for; empty = none.
     pub may_vouch_for: Vec<IdPattern>,
+    /// The hardware evidence that its statements must come with, by format: measurements (PCR0 of `nitro`, MEASUREMENT of
+    /// `sev-snp`, MRTD of `tdx`), lower-case hex, of which it must have one. For `tpm2`, whose key is enrolled under the node's
+    /// name, the list is empty. A format that is not here must not come with them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measurements: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Every enrolled node, as of one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     by_key: BTreeMap<KeyId, EnrolledNode>,
+    /// Of several keys under one name, the first.
+    by_name: BTreeMap<String, KeyId>,
     epoch: u64,
 }
 
@@ -152,12 +159,21 @@ impl Nodes {
             }
         }
         ambiguous.iter().for_each(|key_id| drop(by_key.remove(key_id)));
-        Nodes { by_key, epoch }
+        let mut by_name = BTreeMap::new();
+        for (key_id, node) in &by_key {
+            by_name.entry(node.name.clone()).or_insert(*key_id);
+        }
+        Nodes { by_key, by_name, epoch }
     }
 
     /// The node whose key has this id.
     pub fn by_key(&self, key_id: &KeyId) -> Option<&EnrolledNode> {
         self.by_key.get(key_id)
+    }
+
+    /// The node of this name.
+    pub fn by_name(&self, name: &str) -> Option<&EnrolledNode> {
+        self.by_name.get(name).and_then(|key_id| self.by_key.get(key_id))
     }
 
     /// Which snapshot this is; a decision records it.
@@ -172,7 +188,7 @@ impl Nodes {
 }
 
 /// SHA-256.
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(in crate::evidence) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     out
@@ -275,6 +291,7 @@ mod tests {
             public_key: public_key.clone(),
             not_after: WallTime(1),
             may_vouch_for: Vec::new(),
+            measurements: BTreeMap::new(),
         };
         assert!(Nodes::new([node("a")], 1).by_key(&public_key.key_id()).is_some());
         assert!(Nodes::new([node("a"), node("b")], 1).by_key(&public_key.key_id()).is_none());
@@ -288,6 +305,7 @@ mod tests {
             public_key: NodeKey::from_spki(&p256_spki()).unwrap(),
             not_after: WallTime(1_790_000_000_000),
             may_vouch_for: vec![IdPattern::parse("spiffe://example.org/*").unwrap()],
+            measurements: BTreeMap::from([("tdx".to_owned(), BTreeSet::from(["ab".repeat(48)]))]),
         };
         let json = serde_json::to_string(&node).unwrap();
         assert_eq!(serde_json::from_str::<EnrolledNode>(&json).unwrap(), node);

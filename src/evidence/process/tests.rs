@@ -87,6 +87,7 @@ fn enrolled(signer: &TestSigner) -> EnrolledNode {
         public_key: signer.public_key().clone(),
         not_after: WallTime((IAT + 1000) * 1000),
         may_vouch_for: vec![IdPattern::parse("spiffe://example.org/ns/pay/*").unwrap()],
+        measurements: Default::default(),
     }
 }
 
@@ -159,6 +160,7 @@ fn every_shared_vector_gets_its_verdict() {
                 public_key,
                 not_after: WallTime(u64::MAX),
                 may_vouch_for: vec![IdPattern::parse("spiffe://example.org/*").unwrap()],
+                measurements: Default::default(),
             }
         };
         let nodes = Nodes::new(input["nodes"].as_array().unwrap().iter().map(node), 1);

@@ -9,7 +9,7 @@ use super::parse::{SignedStatement, parse};
 use super::sign::signed_bytes;
 use super::statement::Statement;
 use crate::denial::Denial;
-use crate::evidence::outcome::Refusal;
+use crate::evidence::outcome::{Checks, Ends, Refusal};
 use crate::limits;
 use crate::spiffe::SpiffeId;
 use crate::time::{Now, WallTime};
@@ -55,8 +55,7 @@ impl VerifiedStatement {
 
     /// From when on it is too old: `iat` and the greatest age, exclusive.
     pub fn too_old_from(&self) -> WallTime {
-        let oldest = self.statement.iat.saturating_add(limits::PROCESS_IAT_AGE_SECONDS);
-        WallTime(oldest.saturating_mul(1000).saturating_add(1))
+        too_old_from(&self.statement)
     }
 }
 
@@ -69,6 +68,15 @@ impl std::fmt::Debug for VerifiedStatement {
     }
 }
 
+/// What an offline examination established. It is no witness: nothing is released on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examination {
+    /// The claims.
+    pub statement: Statement,
+    /// When the statement is too old, and when the node's enrolment ends.
+    pub ends: Ends,
+}
+
 /// Verifies a document. `binding` is the one due: the plain binding of this challenge.
 pub fn verify(
     body: &[u8],
@@ -77,20 +85,51 @@ pub fn verify(
     identity: &SpiffeId,
     now: Now,
 ) -> Result<VerifiedStatement, Refusal> {
-    let signed = parse(body).map_err(|error| refusal(Denial::EvidenceMalformed, error.to_string()))?;
+    let (statement, node) = establish(body, nodes, Some(binding), now, &mut Checks::new())?;
+    check_permitted(node, identity)?;
+    Ok(VerifiedStatement { statement, nodes_epoch: nodes.epoch(), node_not_after: node.not_after })
+}
+
+/// The same checks for a stored document, of which no peer is known: for whom the node may vouch is not among them. Without
+/// `due` freshness is not shown, and the check `binding` is not among `checks`.
+pub fn examine(
+    body: &[u8],
+    nodes: &Nodes,
+    due: Option<&[u8; limits::BINDING_BYTES]>,
+    now: Now,
+    checks: &mut Checks,
+) -> Result<Examination, Refusal> {
+    let (statement, node) = establish(body, nodes, due, now, checks)?;
+    let ends = Ends::of("statement's age", too_old_from(&statement)).and("node's enrolment", node.not_after);
+    Ok(Examination { statement, ends })
+}
+
+fn establish<'n>(
+    body: &[u8],
+    nodes: &'n Nodes,
+    due: Option<&[u8; limits::BINDING_BYTES]>,
+    now: Now,
+    checks: &mut Checks,
+) -> Result<(Statement, &'n EnrolledNode), Refusal> {
+    let parsed = parse(body).map_err(|error| refusal(Denial::EvidenceMalformed, error.to_string()));
+    let signed = checks.note("structure", parsed)?;
     let node = nodes
         .by_key(&signed.key_id)
-        .ok_or_else(|| refusal(Denial::EndorsementUntrusted, key_text(&signed) + " is not enrolled"))?;
-    check_signature(&signed, node)?;
-    check_node(&signed.statement, node)?;
-    check_binding(&signed.statement, binding)?;
-    check_age(&signed.statement, now)?;
-    check_enrolment(node, identity, now)?;
-    Ok(VerifiedStatement {
-        statement: signed.statement,
-        nodes_epoch: nodes.epoch(),
-        node_not_after: node.not_after,
-    })
+        .ok_or_else(|| refusal(Denial::EndorsementUntrusted, key_text(&signed) + " is not enrolled"));
+    let node = checks.note("node-key", node)?;
+    checks.note("signature", check_signature(&signed, node))?;
+    checks.note("node", check_node(&signed.statement, node))?;
+    if let Some(due) = due {
+        checks.note("binding", check_binding(&signed.statement, due))?;
+    }
+    checks.note("issued-at", check_age(&signed.statement, now))?;
+    checks.note("enrolment", check_enrolment(node, now))?;
+    Ok((signed.statement, node))
+}
+
+fn too_old_from(statement: &Statement) -> WallTime {
+    let oldest = statement.iat.saturating_add(limits::PROCESS_IAT_AGE_SECONDS);
+    WallTime(oldest.saturating_mul(1000).saturating_add(1))
 }
 
 fn check_signature(signed: &SignedStatement<'_>, node: &EnrolledNode) -> Result<(), Refusal> {
@@ -139,17 +178,18 @@ fn check_age(statement: &Statement, now: Now) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_enrolment(node: &EnrolledNode, identity: &SpiffeId, now: Now) -> Result<(), Refusal> {
-    let name = bounded(&node.name);
+fn check_enrolment(node: &EnrolledNode, now: Now) -> Result<(), Refusal> {
     if now.wall >= node.not_after {
-        let detail = format!("the enrolment of node `{name}` ended at {}", node.not_after);
+        let detail = format!("the enrolment of node `{}` ended at {}", bounded(&node.name), node.not_after);
         return Err(refusal(Denial::EndorsementExpired, detail));
     }
+    Ok(())
+}
+
+fn check_permitted(node: &EnrolledNode, identity: &SpiffeId) -> Result<(), Refusal> {
     if !node.may_vouch_for.iter().any(|pattern| pattern.matches(identity)) {
-        return Err(refusal(
-            Denial::EndorsementNotPermitted,
-            format!("node `{name}` may not vouch for this identity"),
-        ));
+        let detail = format!("node `{}` may not vouch for this identity", bounded(&node.name));
+        return Err(refusal(Denial::EndorsementNotPermitted, detail));
     }
     Ok(())
 }

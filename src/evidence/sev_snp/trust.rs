@@ -6,9 +6,9 @@
 //!
 //! **Revocation lists.** AMD's root keys sign a list of revoked intermediates for each product; a signing key's own certificate
 //! has serial number 0 and cannot be on any. Whether a list is needed is the operator's choice, made here and nowhere else:
-//! - by default none is: no list is compiled in, the two addresses that publish them are one vendor's rate-limited service,
-//!   and a broker that cannot reach it would release nothing although AMD has never revoked an intermediate. What stops a
-//!   broken product meanwhile is in the operator's hands: [`SevSnpTrust::switch_off`] and minimum TCBs;
+//! - by default none is: no list is compiled in, and the two addresses that publish them are one vendor's rate-limited service;
+//!   a broker that cannot reach it would release nothing, for a list that names no more than a handful of intermediates. What
+//!   stops a broken product at once is in the operator's hands: [`SevSnpTrust::switch_off`] and minimum TCBs;
 //! - [`SevSnpTrust::require_lists`] demands them for a product: without one nothing of it verifies (`CollateralUnavailable`);
 //! - a list once handed in is needed from then on: past its end it denies (`CollateralStale`), until a newer one is handed in.
 

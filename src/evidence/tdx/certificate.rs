@@ -27,8 +27,6 @@ pub(super) struct Certificate {
     pub(super) ends: WallTime,
     /// The public key's bits.
     pub(super) key: Vec<u8>,
-    /// What is signed, and the signature.
-    signed: (Vec<u8>, Vec<u8>),
 }
 
 impl Certificate {
@@ -48,17 +46,18 @@ impl Certificate {
             begins: WallTime::from_seconds(parsed.validity().not_before.timestamp()),
             ends: WallTime::from_seconds(parsed.validity().not_after.timestamp()),
             key: parsed.public_key().subject_public_key.data.to_vec(),
-            signed: (parsed.tbs_certificate.as_ref().to_vec(), parsed.signature_value.data.to_vec()),
         })
     }
 
     /// Whether `issuer` signed it: name and key.
     pub(super) fn is_by(&self, issuer: &Certificate) -> bool {
-        self.issuer == issuer.subject && backend::verifies(&issuer.key, &self.signed.0, &self.signed.1)
+        let Ok((_, parsed)) = X509Certificate::from_der(&self.der) else { return false };
+        let signed = parsed.tbs_certificate.as_ref();
+        self.issuer == issuer.subject && backend::verifies(&issuer.key, signed, &parsed.signature_value.data)
     }
 }
 
-/// A revocation list's facts.
+/// A revocation list's facts; what only a refusal asks for is read when it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RevocationList {
     pub(super) der: Vec<u8>,
@@ -70,9 +69,6 @@ pub(super) struct RevocationList {
     pub(super) issued: WallTime,
     /// nextUpdate, exclusive; never absent.
     pub(super) ends: WallTime,
-    /// Serial numbers that are revoked, contents of the INTEGERs.
-    revoked: Vec<Vec<u8>>,
-    signed: (Vec<u8>, Vec<u8>),
 }
 
 impl RevocationList {
@@ -90,18 +86,19 @@ impl RevocationList {
             issuer_common_name: names.unwrap_or_default().to_owned(),
             issued: WallTime::from_seconds(parsed.last_update().timestamp()),
             ends: WallTime::from_seconds(parsed.next_update()?.timestamp()),
-            revoked: parsed.iter_revoked_certificates().map(|entry| entry.raw_serial().to_vec()).collect(),
-            signed: (parsed.tbs_cert_list.as_ref().to_vec(), parsed.signature_value.data.to_vec()),
         })
     }
 
     /// Whether `issuer` signed it: name and key.
     pub(super) fn is_by(&self, issuer: &Certificate) -> bool {
-        self.issuer == issuer.subject && backend::verifies(&issuer.key, &self.signed.0, &self.signed.1)
+        let Ok((_, parsed)) = CertificateRevocationList::from_der(&self.der) else { return false };
+        let signed = parsed.tbs_cert_list.as_ref();
+        self.issuer == issuer.subject && backend::verifies(&issuer.key, signed, &parsed.signature_value.data)
     }
 
-    /// Whether it revokes `certificate`.
+    /// Whether it revokes `certificate`; one that does not read does.
     pub(super) fn revokes(&self, certificate: &Certificate) -> bool {
-        self.revoked.contains(&certificate.serial)
+        let Ok((_, parsed)) = CertificateRevocationList::from_der(&self.der) else { return true };
+        parsed.iter_revoked_certificates().any(|entry| entry.raw_serial() == certificate.serial)
     }
 }

@@ -178,8 +178,9 @@ impl Collateral {
         if let Some((text, signature, chain)) = tcb_info? {
             collateral.tcb_infos.push(Arc::new(tcb_info_of(text, signature, chain)?));
         }
+        let known = collateral.tcb_infos.first().map(|part| &part.statement);
         if let Some((text, signature, chain)) = qe_identity? {
-            collateral.qe_identities.push(Arc::new(qe_identity_of(text, signature, chain)?));
+            collateral.qe_identities.push(Arc::new(qe_identity_of(text, signature, chain, known)?));
         }
         for (name, list) in [("root_ca_crl", written.root_ca_crl), ("pck_crl", written.pck_crl)] {
             if let Some(list) = list {
@@ -273,7 +274,7 @@ impl Collateral {
         signature: &str,
         chain: String,
     ) -> Result<Collateral, CollateralError> {
-        let part = qe_identity_of(text, signature.to_owned(), chain)?;
+        let part = qe_identity_of(text, signature.to_owned(), chain, None)?;
         Ok(Collateral { qe_identities: vec![Arc::new(part)], ..Collateral::new() })
     }
 
@@ -327,7 +328,7 @@ fn tcb_info_of(text: String, signature: String, chain: String) -> Result<SignedT
     Ok(SignedTcbInfo {
         fmspc: fixed(&info.fmspc).ok_or_else(|| malformed.clone())?,
         pce_id: fixed(&info.pce_id).ok_or(malformed)?,
-        statement: statement(NAME, text, &signature, chain, [&info.issue_date, &info.next_update])?,
+        statement: statement(NAME, text, &signature, chain, None, [&info.issue_date, &info.next_update])?,
         info,
     })
 }
@@ -336,12 +337,13 @@ fn qe_identity_of(
     text: String,
     signature: String,
     chain: String,
+    known: Option<&Statement>,
 ) -> Result<SignedQeIdentity, CollateralError> {
     const NAME: &str = "qe_identity";
     let identity: QeIdentity =
         serde_json::from_str(&text).map_err(|error| CollateralError::Json(error.to_string()))?;
     let dates = [&identity.issue_date, &identity.next_update];
-    Ok(SignedQeIdentity { statement: statement(NAME, text, &signature, chain, dates)?, identity })
+    Ok(SignedQeIdentity { statement: statement(NAME, text, &signature, chain, known, dates)?, identity })
 }
 
 fn statement(
@@ -349,14 +351,22 @@ fn statement(
     text: String,
     signature: &str,
     chain: String,
+    known: Option<&Statement>,
     [issued, ends]: [&String; 2],
 ) -> Result<Statement, CollateralError> {
     let malformed = || CollateralError::Malformed(name);
     let signature = fixed::<64>(signature).ok_or_else(malformed)?.to_vec();
-    let certificates = pem::read(chain.as_bytes()).ok_or_else(malformed)?;
-    let [signer, root] = certificates.try_into().map_err(|_| malformed())?;
+    // Intel signs TCB info and QE identity with one key: the same chain, to the letter, is read once.
+    let (signer, root) = match known.filter(|known| known.chain == chain) {
+        Some(known) => (known.signer.clone(), known.root.clone()),
+        None => {
+            let certificates = pem::read(chain.as_bytes()).ok_or_else(malformed)?;
+            let [signer, root] = certificates.try_into().map_err(|_| malformed())?;
+            (Certificate::read(&signer).ok_or_else(malformed)?, root)
+        }
+    };
     Ok(Statement {
-        signer: Certificate::read(&signer).ok_or_else(malformed)?,
+        signer,
         issued: time(issued).ok_or_else(malformed)?,
         ends: time(ends).ok_or_else(malformed)?,
         text,

@@ -44,7 +44,7 @@ pub(super) const STEPS: [(&str, Step); 12] = [
 ];
 
 fn root_crl_signature(prepared: &Prepared<'_>) -> Result<(), Refusal> {
-    let signed = prepared.root_crl.is_by(&prepared.platform.root);
+    let signed = prepared.root_crl.is_by(&prepared.root);
     held(signed, || untrusted("the root did not sign the root CA CRL"))
 }
 
@@ -58,7 +58,7 @@ fn qe_identity_signature(prepared: &Prepared<'_>) -> Result<(), Refusal> {
 
 fn statement(prepared: &Prepared<'_>, name: &str, statement: &Statement) -> Result<(), Refusal> {
     let signer = &statement.signer;
-    held(signer.is_by(&prepared.platform.root), || {
+    held(signer.is_by(&prepared.root), || {
         untrusted(format!("the root did not sign the signer of the {name}"))
     })?;
     let signed = verifies_raw(&signer.key, statement.text.as_bytes(), &statement.signature);
@@ -67,7 +67,7 @@ fn statement(prepared: &Prepared<'_>, name: &str, statement: &Statement) -> Resu
 
 fn pck_chain(prepared: &Prepared<'_>) -> Result<(), Refusal> {
     let platform = &prepared.platform;
-    held(platform.pck_ca.is_by(&platform.root), || untrusted("the root did not sign the PCK CA"))?;
+    held(platform.pck_ca.is_by(&prepared.root), || untrusted("the root did not sign the PCK CA"))?;
     held(platform.pck.is_by(&platform.pck_ca), || untrusted("the PCK CA did not sign the PCK certificate"))
 }
 
@@ -78,7 +78,7 @@ fn pck_crl_signature(prepared: &Prepared<'_>) -> Result<(), Refusal> {
 
 fn revocation(prepared: &Prepared<'_>) -> Result<(), Refusal> {
     let of_root = [
-        ("root", &prepared.platform.root),
+        ("root", &*prepared.root),
         ("PCK CA", &prepared.platform.pck_ca),
         ("TCB signing certificate", &prepared.tcb_info.statement.signer),
         ("QE identity signing certificate", &prepared.qe_identity.statement.signer),

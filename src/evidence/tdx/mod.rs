@@ -32,7 +32,7 @@ pub use pcs::{INTEL_PCS, INTEL_ROOT_CRL, PckCa, Question};
 pub use prepare::{Platform, needed, platform};
 pub use quote::{EnclaveReport, Quote, Report, Td15, Td15Extended, TdReport, parse};
 pub use trust::{Root, RootMalformed, TdxTrust};
-pub use verify::{VerifiedSgx, VerifiedTdx, verify, verify_sgx};
+pub use verify::{Examination, VerifiedSgx, VerifiedTdx, examine, examine_sgx, verify, verify_sgx};
 
 /// The format's name on the wire.
 pub const FORMAT: &str = "tdx";

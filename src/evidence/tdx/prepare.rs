@@ -24,6 +24,7 @@ use subtle::ConstantTimeEq;
 pub(super) struct Prepared<'a> {
     pub(super) quote: &'a Quote<'a>,
     pub(super) platform: Platform,
+    pub(super) root: Arc<Certificate>,
     pub(super) root_crl: Arc<RevocationList>,
     pub(super) pck_crl: Arc<RevocationList>,
     pub(super) tcb_info: Arc<SignedTcbInfo>,
@@ -39,7 +40,7 @@ pub(super) struct Prepared<'a> {
 pub struct Platform {
     pub(super) pck: Certificate,
     pub(super) pck_ca: Certificate,
-    pub(super) root: Certificate,
+    root: CertificateDer<'static>,
     pub(super) extension: PckExtension,
     pub(super) ca: PckCa,
     tee: Tee,
@@ -102,7 +103,7 @@ pub fn platform(quote: &Quote<'_>) -> Result<Platform, Refusal> {
         extension: extension.map_err(|_| malformed("the PCK certificate has no readable SGX extension"))?,
         ca: ca.ok_or_else(|| malformed("the PCK certificate is not of a PCK CA"))?,
         pck_ca: read("PCK CA's certificate", pck_ca)?,
-        root: read("root", root)?,
+        root: root.clone(),
         tee: if quote.is_tdx() { Tee::Tdx } else { Tee::Sgx },
         pck,
     })
@@ -112,24 +113,26 @@ pub fn platform(quote: &Quote<'_>) -> Result<Platform, Refusal> {
 pub(super) fn prepare<'a, E: AsRef<[u8]>>(
     quote: &'a Quote<'a>,
     endorsements: &[E],
-    due: &[u8; limits::BINDING_BYTES],
+    due: Option<&[u8; limits::BINDING_BYTES]>,
     trust: &TdxTrust,
     now: Now,
     checks: &mut Checks,
 ) -> Result<Prepared<'a>, Refusal> {
-    checks.note("binding", check_binding(quote, due))?;
+    if let Some(due) = due {
+        checks.note("binding", check_binding(quote, due))?;
+    }
     let platform = checks.note("pck-certificate", platform(quote))?;
-    checks.note("root", check_root(&platform, trust))?;
+    let root = checks.note("root", pinned_root(&platform, trust))?;
     let brought = checks.note("endorsements", read_endorsements(endorsements))?;
     let at_hand = AtHand { own: &trust.collateral, brought: &brought, trust };
     // Before the lists: collateral of another platform is refused, where a missing list leaves it undecided.
     let tcb_info = checks.note("tcb-info", at_hand.tcb_info(&platform, now))?;
     let qe_identity = checks.note("qe-identity", at_hand.qe_identity(&platform, now))?;
-    let root_crl = checks.note("root-ca-crl", at_hand.list("root CA CRL", &platform.root.subject, now))?;
+    let root_crl = checks.note("root-ca-crl", at_hand.list("root CA CRL", &root.subject, now))?;
     let pck_crl = checks.note("pck-crl", at_hand.list("PCK CRL", &platform.pck.issuer, now))?;
     let ends = Ends::of("root CA CRL", root_crl.ends);
     let mut prepared =
-        Prepared { quote, platform, root_crl, pck_crl, tcb_info, qe_identity, ends, time: now.wall };
+        Prepared { quote, platform, root, root_crl, pck_crl, tcb_info, qe_identity, ends, time: now.wall };
     checks.note("certificates", prepared.check_certificates(now))?;
     prepared.gather_ends();
     checks.note("start-of-validity", prepared.check_time())?;
@@ -149,11 +152,9 @@ fn check_binding(quote: &Quote<'_>, due: &[u8; limits::BINDING_BYTES]) -> Result
     Ok(())
 }
 
-fn check_root(platform: &Platform, trust: &TdxTrust) -> Result<(), Refusal> {
-    match trust.root(&platform.root.der) {
-        Some(_) => Ok(()),
-        None => Err(untrusted("the PCK chain does not end in a pinned root")),
-    }
+fn pinned_root(platform: &Platform, trust: &TdxTrust) -> Result<Arc<Certificate>, Refusal> {
+    let root = trust.root(&platform.root).map(|root| root.certificate.clone());
+    root.ok_or_else(|| untrusted("the PCK chain does not end in a pinned root"))
 }
 
 fn read_endorsements<E: AsRef<[u8]>>(endorsements: &[E]) -> Result<Collateral, Refusal> {
@@ -250,7 +251,7 @@ impl AtHand<'_> {
 
     /// The chain of what Intel signed ends in the root that the platform's own chain ends in.
     fn check_chain(&self, name: &str, root: &CertificateDer<'_>, platform: &Platform) -> Result<(), Refusal> {
-        if *root != platform.root.der {
+        if *root != platform.root {
             return Err(untrusted(format!("the issuer chain of the {name} does not end in the pinned root")));
         }
         Ok(())
@@ -280,7 +281,7 @@ impl Prepared<'_> {
             ("PCK CA certificate", &self.platform.pck_ca),
             ("TCB signing certificate", &self.tcb_info.statement.signer),
             ("QE identity signing certificate", &self.qe_identity.statement.signer),
-            ("root CA certificate", &self.platform.root),
+            ("root CA certificate", &self.root),
         ]
     }
 

@@ -7,6 +7,7 @@ use super::certificate::Certificate;
 use super::collateral::Collateral;
 use crate::time::WallTime;
 use rustls::pki_types::CertificateDer;
+use std::sync::Arc;
 
 /// Everything that a verification of a quote rests on besides the quote and its endorsements; nothing of it is read anew.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ pub struct TdxTrust {
 /// A pinned root.
 #[derive(Clone, Debug)]
 pub struct Root {
-    pub(super) certificate: Certificate,
+    pub(super) certificate: Arc<Certificate>,
 }
 
 /// Not one DER certificate, whole.
@@ -43,7 +44,7 @@ impl TdxTrust {
     pub fn with_root(mut self, der: &[u8]) -> Result<Self, RootMalformed> {
         let der = CertificateDer::from(der.to_vec());
         let certificate = Certificate::read(&der).ok_or(RootMalformed)?;
-        self.roots.push(Root { certificate });
+        self.roots.push(Root { certificate: Arc::new(certificate) });
         Ok(self)
     }
 

@@ -79,6 +79,15 @@ macro_rules! witness {
 witness!(VerifiedTdx, TdxClaims);
 witness!(VerifiedSgx, SgxClaims);
 
+/// What an offline examination established. It is no witness: nothing is released on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examination<C> {
+    /// The claims.
+    pub claims: C,
+    /// The ends of everything that they rest on.
+    pub ends: Ends,
+}
+
 /// Verifies a TD's quote. `due` is what REPORTDATA must be; `endorsements` are the attester's collateral, each as
 /// [`super::Collateral::parse`] reads it. Every check is noted in `checks`, in order.
 pub fn verify<E: AsRef<[u8]>>(
@@ -89,10 +98,8 @@ pub fn verify<E: AsRef<[u8]>>(
     now: Now,
     checks: &mut Checks,
 ) -> Result<VerifiedTdx, Refusal> {
-    let quote = checks.note("structure", parse(body).and_then(of_td))?;
-    let Report::Td(report) = quote.report else { return Err(malformed(NO_TD)) };
-    let (tcb, platform, ends) = verify_quote(&quote, endorsements, due, trust, now, checks)?;
-    Ok(VerifiedTdx { claims: TdxClaims::new(&quote, &report, tcb, platform), ends })
+    let Examination { claims, ends } = examine(body, endorsements, Some(due), trust, now, checks)?;
+    Ok(VerifiedTdx { claims, ends })
 }
 
 /// Verifies an SGX enclave's quote; all else as [`verify`].
@@ -104,10 +111,38 @@ pub fn verify_sgx<E: AsRef<[u8]>>(
     now: Now,
     checks: &mut Checks,
 ) -> Result<VerifiedSgx, Refusal> {
+    let Examination { claims, ends } = examine_sgx(body, endorsements, Some(due), trust, now, checks)?;
+    Ok(VerifiedSgx { claims, ends })
+}
+
+/// The same checks for a stored quote; without `due` freshness is not shown, and the check `binding` is not among `checks`.
+pub fn examine<E: AsRef<[u8]>>(
+    body: &[u8],
+    endorsements: &[E],
+    due: Option<&[u8; limits::BINDING_BYTES]>,
+    trust: &TdxTrust,
+    now: Now,
+    checks: &mut Checks,
+) -> Result<Examination<TdxClaims>, Refusal> {
+    let quote = checks.note("structure", parse(body).and_then(of_td))?;
+    let Report::Td(report) = quote.report else { return Err(malformed(NO_TD)) };
+    let (tcb, platform, ends) = verify_quote(&quote, endorsements, due, trust, now, checks)?;
+    Ok(Examination { claims: TdxClaims::new(&quote, &report, tcb, platform), ends })
+}
+
+/// The same for an SGX enclave's quote.
+pub fn examine_sgx<E: AsRef<[u8]>>(
+    body: &[u8],
+    endorsements: &[E],
+    due: Option<&[u8; limits::BINDING_BYTES]>,
+    trust: &TdxTrust,
+    now: Now,
+    checks: &mut Checks,
+) -> Result<Examination<SgxClaims>, Refusal> {
     let quote = checks.note("structure", parse(body).and_then(of_enclave))?;
     let Report::Enclave(report) = quote.report else { return Err(malformed(NO_ENCLAVE)) };
     let (tcb, platform, ends) = verify_quote(&quote, endorsements, due, trust, now, checks)?;
-    Ok(VerifiedSgx { claims: SgxClaims::new(&quote, &report, tcb, platform), ends })
+    Ok(Examination { claims: SgxClaims::new(&quote, &report, tcb, platform), ends })
 }
 
 fn of_td(quote: Quote<'_>) -> Result<Quote<'_>, Refusal> {
@@ -121,14 +156,14 @@ fn of_enclave(quote: Quote<'_>) -> Result<Quote<'_>, Refusal> {
 fn verify_quote<E: AsRef<[u8]>>(
     quote: &Quote<'_>,
     endorsements: &[E],
-    due: &[u8; limits::BINDING_BYTES],
+    due: Option<&[u8; limits::BINDING_BYTES]>,
     trust: &TdxTrust,
     now: Now,
     checks: &mut Checks,
 ) -> Result<(TcbClaims, PlatformClaims, Ends), Refusal> {
     let prepared = prepare(quote, endorsements, due, trust, now, checks)?;
     // Debug and service TDs are for the appraisal to refuse, by name; what a status means, too.
-    let root = &prepared.platform.root.der;
+    let root = &prepared.root.der;
     let verifier =
         QuoteVerifier::<Backend>::new_with_config(root.to_vec()).allow_debug(true).allow_service_td(true);
     let seconds = prepared.time.seconds();

@@ -426,6 +426,16 @@ fn a_body_has_one_encoding() {
 }
 
 #[test]
+fn the_published_message_serialises_to_that_encoding() {
+    use prost::Message;
+    let ak = Ak::p256();
+    let body = logged(&ak).signed(&ak);
+    let message = crate::proto::v1::Tpm2Quote::decode(body.as_slice()).unwrap();
+    assert_eq!(message.encode_to_vec(), body);
+    assert!(verdict(&message.encode_to_vec(), &trust(&ak)).is_ok());
+}
+
+#[test]
 fn a_document_cut_anywhere_is_refused() {
     let ak = Ak::p256();
     let (body, trust) = (logged(&ak).signed(&ak), trust(&ak));

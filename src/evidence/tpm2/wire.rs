@@ -61,10 +61,6 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
-
     /// How many bytes are left.
     pub(crate) fn left(&self) -> usize {
         self.rest.len()

@@ -193,7 +193,15 @@ fn secret(about: &About, metadata: Option<&SecretMetadata>) -> Finding {
 
 /// The least that a process must claim to match a set; what the set leaves open is empty or zero.
 fn least(set: &ReferenceSet, node: Option<&str>) -> Put {
-    let process = &set.process;
+    let Some(process) = &set.process else {
+        return Put {
+            claims_of: format!("reference set {}, of which hardware evidence alone is asked", set.name),
+            claims: AttestedClaims::default(),
+            channel_binding: ChannelBinding::TlsExporter,
+            ttl_seconds: 0,
+            hold: false,
+        };
+    };
     let executable = process.executables.first();
     let of_list =
         |list: &Option<BTreeSet<u64>>| list.as_ref().and_then(|list| list.first().copied()).unwrap_or(0);
@@ -216,7 +224,7 @@ fn least(set: &ReferenceSet, node: Option<&str>) -> Put {
     };
     Put {
         claims_of: format!("reference set {}, least claims", set.name),
-        claims: AttestedClaims { process: Some(claims) },
+        claims: AttestedClaims { process: Some(claims), ..AttestedClaims::default() },
         channel_binding: ChannelBinding::TlsExporter,
         ttl_seconds: 0,
         hold: false,
