@@ -405,5 +405,7 @@ pub const COLLATERAL_FAILED_ITEMS: usize = 4_096;
 pub const COLLATERAL_FILES: usize = SEV_SNP_KEPT_CERTIFICATES + 1_024;
 /// Files that could not be read or written and are told of.
 pub const COLLATERAL_FILE_FAULTS: usize = 256;
+/// Identities for whose requests something was fetched within a minute; past it no new one's is.
+pub const COLLATERAL_IDENTITIES: usize = 4_096;
 /// How often what is held is looked at for what is due, milliseconds.
 pub const COLLATERAL_TICK_MS: u64 = 60_000;

@@ -138,7 +138,7 @@ impl Challenge {
             audience: offer.audience.as_str(),
             request: &request,
         });
-        Ok(Answer { peer, request, binding, channel_binding, documents, case })
+        Ok(Answer { peer, request, binding, channel_binding, documents, lacking: Vec::new(), case })
     }
 }
 
@@ -150,6 +150,7 @@ pub struct Answer {
     binding: Binding,
     channel_binding: ChannelBinding,
     documents: Vec<Document>,
+    lacking: Vec<String>,
     case: Box<Case>,
 }
 
@@ -165,15 +166,37 @@ pub struct AnswerParts {
     pub channel_binding: ChannelBinding,
     /// The evidence, untrusted.
     pub documents: Vec<Document>,
+    /// Collateral that could not be had for them, each with the reason.
+    pub lacking: Vec<String>,
     /// The record so far.
     pub case: Box<Case>,
 }
 
 impl Answer {
+    /// Who answers.
+    pub fn identity(&self) -> &SpiffeId {
+        self.peer.connection().spiffe_id()
+    }
+
+    /// The evidence, untrusted.
+    pub fn documents(&self) -> &[Document] {
+        &self.documents
+    }
+
+    /// Notes collateral that could not be had, for the detail of a denial that follows from it.
+    pub fn note_lacking(&mut self, lacking: Vec<String>) {
+        self.lacking = lacking;
+    }
+
+    /// Ends the request before its evidence is looked at.
+    pub fn spoiled(self, denial: Denial) -> Denied {
+        self.case.deny(denial)
+    }
+
     /// The parts; the answer is gone.
     pub fn into_parts(self) -> AnswerParts {
-        let Answer { peer, request, binding, channel_binding, documents, case } = self;
-        AnswerParts { peer, request, binding, channel_binding, documents, case }
+        let Answer { peer, request, binding, channel_binding, documents, lacking, case } = self;
+        AnswerParts { peer, request, binding, channel_binding, documents, lacking, case }
     }
 }
 

@@ -18,6 +18,11 @@ pub struct CollateralConfig {
     pub directory: Option<PathBuf>,
     /// Milliseconds for one exchange, from the name's resolution to the last byte: 1 to 60000. Default: 5000.
     pub exchange_within_ms: u64,
+    /// Milliseconds that a release waits at most for what its evidence lacks; the exchange goes on without it: 0 to 10000.
+    /// Default: 3000.
+    pub release_waits_ms: u64,
+    /// Exchanges that the requests of one identity may cause within a minute: 1 to 1000. Default: 10.
+    pub fetches_per_identity_per_minute: u32,
     /// Exchanges at once, of all services: 1 to 64. Default: 4.
     pub exchanges: usize,
     /// Seconds after which a newer list, TCB info or QE identity is asked for, although the held one has not ended; at least
@@ -80,6 +85,8 @@ impl Default for CollateralConfig {
         CollateralConfig {
             directory: None,
             exchange_within_ms: 5_000,
+            release_waits_ms: 3_000,
+            fetches_per_identity_per_minute: 10,
             exchanges: 4,
             refresh_every_seconds: 86_400,
             refresh_ahead_seconds: 259_200,
@@ -111,6 +118,9 @@ impl CollateralConfig {
             if range.contains(&value) { Ok(()) } else { Err(fault(key, why())) }
         };
         within("exchange_within_ms", self.exchange_within_ms, 1..=60_000)?;
+        within("release_waits_ms", self.release_waits_ms, 0..=10_000)?;
+        let fetches = u64::from(self.fetches_per_identity_per_minute);
+        within("fetches_per_identity_per_minute", fetches, 1..=1_000)?;
         within("exchanges", u64::try_from(self.exchanges).unwrap_or(u64::MAX), 1..=64)?;
         within("refresh_every_seconds", self.refresh_every_seconds, 60..=31_536_000)?;
         within("refresh_ahead_seconds", self.refresh_ahead_seconds, 0..=31_536_000)?;
@@ -224,6 +234,8 @@ mod tests {
             ("ca_file = \"ca.pem\"", "ca_file = \"ca.pem\"\nlist_max_age_seconds = 0", "list_max_age"),
             ("directory", "exchange_within_ms = 0\ndirectory", "exchange_within_ms"),
             ("directory", "exchange_within_ms = 60001\ndirectory", "exchange_within_ms"),
+            ("directory", "release_waits_ms = 10001\ndirectory", "release_waits_ms"),
+            ("directory", "fetches_per_identity_per_minute = 0\ndirectory", "fetches_per_identity"),
             ("directory", "exchanges = 0\ndirectory", "exchanges"),
             ("directory", "refresh_every_seconds = 59\ndirectory", "refresh_every_seconds"),
             ("directory", "back_off_first_ms = 600001\ndirectory", "back_off_first_ms"),

@@ -6,7 +6,7 @@
 use super::failure::Failure;
 use super::held::Held;
 use super::item::Item;
-use crate::evidence::tdx::{self, GenuineError, GenuinePart, Question, Quote, TdxTrust};
+use crate::evidence::tdx::{self, Age, GenuineError, GenuinePart, Question, Quote, TdxTrust};
 use crate::limits;
 use crate::time::{Now, WallTime};
 use std::collections::BTreeMap;
@@ -52,9 +52,12 @@ impl DcapHeld {
         tdx::needed(quote, endorsements, &trust, now).into_iter().map(Item::Dcap).collect()
     }
 
-    /// Takes a part in, unless it is older than what is held: nobody goes back behind a TCB recovery.
-    pub(super) fn take(&mut self, part: GenuinePart, now: Now) -> Result<(), Failure> {
+    /// Takes a part in, unless it is older than what is held, or was ever seen: nobody goes back behind a TCB recovery.
+    pub(super) fn take(&mut self, part: GenuinePart, oldest: Age, now: Now) -> Result<(), Failure> {
         let question = part.question();
+        if part.age() < oldest {
+            return Err(Failure::Older);
+        }
         if self.parts.get(&question).is_some_and(|held| part.is_older_than(held.part())) {
             return Err(Failure::Older);
         }
@@ -70,6 +73,11 @@ impl DcapHeld {
     /// Whether an item is held and current; none where it is not held.
     pub(super) fn is_current(&self, question: &Question, now: Now) -> Option<bool> {
         self.parts.get(question).map(|held| held.is_current(now))
+    }
+
+    /// How new each part is, for whoever keeps that durably.
+    pub(super) fn ages(&self) -> Vec<(Question, Age)> {
+        self.parts.iter().map(|(question, held)| (*question, held.part().age())).collect()
     }
 
     /// Everything that is held, with its issue, its obtaining and its end.

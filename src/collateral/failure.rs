@@ -18,6 +18,12 @@ pub enum Failure {
     /// The service failed a short while ago; it is not asked before so many milliseconds have passed.
     #[error("not asked again within {0} ms, as it failed just now")]
     BackingOff(u64),
+    /// As much was fetched on behalf of this identity as may be for now.
+    #[error("as much was fetched for this identity as may be within a minute")]
+    TooOften,
+    /// The store does not say how new it must be.
+    #[error("the marks of what was seen before cannot be read")]
+    MarksUnavailable,
     /// As many items are being fetched as may be.
     #[error("too many are being fetched")]
     Busy,
@@ -82,6 +88,8 @@ impl Failure {
             Failure::NotConfigured
             | Failure::ClockSuspect
             | Failure::BackingOff(_)
+            | Failure::TooOften
+            | Failure::MarksUnavailable
             | Failure::Busy
             | Failure::TooLarge(..)
             | Failure::Redirected(_)

@@ -3,6 +3,7 @@
 //! *Takes* documents, configuration, the operator's trust. *Gives* [`Holdings`], and trust for one document. *Denies* nothing
 //! itself. *Source*: `evidence.md` §1; `fail-open-catalogue.md` rows 5, 8, 15.
 
+use super::allowance::Allowances;
 use super::back_off::BackOff;
 use super::config::{CollateralConfig, ConfigFault};
 use super::dcap::DcapHeld;
@@ -11,14 +12,17 @@ use super::endpoint::Endpoint;
 use super::exchange::{self, Answer, Failed};
 use super::failure::Failure;
 use super::item::{Item, Service};
+use super::marks::DurableMarks;
 use super::sev_snp::SevSnpHeld;
 use super::status::{FileFault, HeldItem, ServiceStatus, Status};
 use crate::evidence::sev_snp::{self, ListMark, SevSnpTrust};
-use crate::evidence::tdx::{self, TdxTrust};
+use crate::evidence::tdx::{self, Age, Question, TdxTrust};
 use crate::limits;
 use crate::time::{Clock, Now, WallTime};
+use crate::transport::Marks;
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -58,6 +62,10 @@ pub(super) struct Inner {
     services: BTreeMap<Service, Mutex<ServiceState>>,
     failed: Mutex<HashMap<Item, BackOff>>,
     faults: Mutex<Vec<FileFault>>,
+    marks: DurableMarks,
+    allowances: Mutex<Allowances>,
+    /// Raised with each list or statement that was not held before.
+    pub(super) epoch: AtomicU64,
 }
 
 /// Whether an item is held now.
@@ -71,12 +79,14 @@ struct ServiceState {
 }
 
 impl Holdings {
-    /// Holdings under the operator's trust, with what the directory has. To be called on the runtime that is to do the
-    /// fetching. A directory that cannot be used is said in the status, and costs only what it held.
+    /// Holdings under the operator's trust, with what the directory has, nothing of it older than the marks. To be called on
+    /// the runtime that is to do the fetching; blocks. A directory that cannot be used is said in the status, and costs only
+    /// what it held.
     pub fn open(
         config: CollateralConfig,
         trust: (SevSnpTrust, TdxTrust),
         clock: Arc<Clock>,
+        marks: Arc<dyn Marks>,
         now: Now,
     ) -> Result<Holdings, ConfigFault> {
         config.check()?;
@@ -98,16 +108,25 @@ impl Holdings {
             services: services.into(),
             failed: Mutex::default(),
             faults: Mutex::new(fault.into_iter().collect()),
+            marks: DurableMarks::new(marks),
+            allowances: Mutex::default(),
+            epoch: AtomicU64::new(0),
             config,
         }));
         holdings.0.load(now);
         Ok(holdings)
     }
 
-    /// Swaps the operator's trust, such as after a root was switched off; what it does not vouch for is let go.
-    pub fn set_trust(&self, (sev_snp, tdx): (SevSnpTrust, TdxTrust), now: Now) {
-        locked(&self.0.sev_snp).rebase(sev_snp, now);
-        locked(&self.0.dcap).rebase(tdx, now);
+    /// Swaps the operator's trust, such as after a root was switched off; what it does not vouch for is let go, and what the
+    /// directory has for it is taken in. Blocks.
+    pub fn set_trust(&self, (sev_snp, tdx): (Option<SevSnpTrust>, Option<TdxTrust>), now: Now) {
+        if let Some(trust) = sev_snp {
+            locked(&self.0.sev_snp).rebase(trust, now);
+        }
+        if let Some(trust) = tdx {
+            locked(&self.0.dcap).rebase(trust, now);
+        }
+        self.0.load(now);
     }
 
     /// Trust for a `sev-snp` document, with what it needs: held, or fetched within the time given. A document that does not
@@ -120,7 +139,7 @@ impl Holdings {
         now: Now,
     ) -> AtHand<SevSnpTrust> {
         let missing = |now| self.missing_for_sev_snp(body, endorsements, now);
-        let lacking = self.fetch_missing(missing, within, now).await;
+        let lacking = self.fetch_missing(missing, None, within, now).await;
         AtHand { trust: self.sev_snp_trust(body, now), lacking }
     }
 
@@ -133,7 +152,7 @@ impl Holdings {
         now: Now,
     ) -> AtHand<TdxTrust> {
         let missing = |now| self.missing_for_tdx(body, endorsements, now);
-        let lacking = self.fetch_missing(missing, within, now).await;
+        let lacking = self.fetch_missing(missing, None, within, now).await;
         AtHand { trust: self.tdx_trust(body, now), lacking }
     }
 
@@ -176,7 +195,7 @@ impl Holdings {
     /// back with the reason. The fetching itself goes on.
     pub async fn get(&self, items: Vec<Item>, within: Duration) -> Vec<Lacking> {
         let mut deadline = std::pin::pin!(tokio::time::sleep(within));
-        self.get_until(items, deadline.as_mut()).await
+        self.get_until(items, None, deadline.as_mut()).await
     }
 
     /// What is held, and how the services fare.
@@ -207,9 +226,10 @@ impl Holdings {
     }
 
     /// Two rounds: what a document is, its certificate may say first.
-    async fn fetch_missing(
+    pub(super) async fn fetch_missing(
         &self,
         missing: impl Fn(Now) -> Vec<Item>,
+        identity: Option<&str>,
         within: Duration,
         now: Now,
     ) -> Vec<Lacking> {
@@ -221,14 +241,19 @@ impl Holdings {
             if items.is_empty() {
                 break;
             }
-            lacking.extend(self.get_until(items, deadline.as_mut()).await);
+            lacking.extend(self.get_until(items, identity, deadline.as_mut()).await);
         }
         lacking
     }
 
-    async fn get_until(&self, items: Vec<Item>, mut deadline: Pin<&mut Sleep>) -> Vec<Lacking> {
-        let waiting: Vec<_> =
-            items.into_iter().map(|item| (Inner::begin(&self.0, &item, false), item)).collect();
+    async fn get_until(
+        &self,
+        items: Vec<Item>,
+        identity: Option<&str>,
+        mut deadline: Pin<&mut Sleep>,
+    ) -> Vec<Lacking> {
+        let begin = |item: Item| (Inner::begin(&self.0, &item, Wish::Missing(identity)), item);
+        let waiting: Vec<_> = items.into_iter().map(begin).collect();
         let mut lacking = Vec::new();
         for (begun, item) in waiting {
             let outcome = match begun {
@@ -253,10 +278,10 @@ impl Inner {
     pub(super) fn begin(
         self: &Arc<Self>,
         item: &Item,
-        anew: bool,
+        wish: Wish<'_>,
     ) -> Result<Option<watch::Receiver<Option<Outcome>>>, Failure> {
         let now = self.clock.now().map_err(|_| Failure::ClockSuspect)?;
-        if !anew && self.is_current(item, now) == Some(true) {
+        if wish != Wish::Newer && self.is_current(item, now) == Some(true) {
             return Ok(None);
         }
         let mut under_way = locked(&self.under_way);
@@ -266,6 +291,12 @@ impl Inner {
         self.check_may_ask(item, now)?;
         if under_way.len() >= limits::COLLATERAL_UNDER_WAY {
             return Err(Failure::Busy);
+        }
+        if let Wish::Missing(Some(identity)) = wish {
+            let per_minute = self.config.fetches_per_identity_per_minute;
+            if !locked(&self.allowances).take(identity, per_minute, now.boot) {
+                return Err(Failure::TooOften);
+            }
         }
         let (sender, receiver) = watch::channel(None);
         under_way.insert(item.clone(), receiver.clone());
@@ -346,12 +377,14 @@ impl Inner {
     }
 
     async fn take_answer(self: &Arc<Self>, item: &Item, answer: Answer, now: Now) -> Outcome {
-        let written = self.take_in(item, answer, now)?;
+        let (inner, taken) = (self.clone(), item.clone());
+        let taking = tokio::task::spawn_blocking(move || inner.take_in(&taken, answer, now));
+        let written = taking.await.map_err(|_| Failure::Defect)??;
         self.write(written).await;
         if self.is_current(item, now) == Some(true) { Ok(()) } else { Err(Failure::Ended) }
     }
 
-    /// Verifies an answer and takes it in; what is to be written, and what to be removed.
+    /// Verifies an answer and takes it in; what is to be written, and what to be removed. Blocks.
     fn take_in(&self, item: &Item, answer: Answer, now: Now) -> Result<Changes, Failure> {
         let mut changes = Changes::default();
         match item {
@@ -372,14 +405,37 @@ impl Inner {
                 changes.add(held.take_list(&answer.body, *signing_key, product, now)?);
             }
             Item::Dcap(question) => {
+                let oldest = self.marks.oldest(question)?;
                 let mut held = locked(&self.dcap);
                 let chain = answer.header.as_deref();
                 let part = held.base().genuine_answer(question, &answer.body, chain, now)?;
                 changes.written.push((item.clone(), part.json().as_bytes().to_vec()));
-                held.take(part, now)?;
+                held.take(part, oldest, now)?;
             }
         }
+        self.settle_taken(&changes);
         Ok(changes)
+    }
+
+    /// How new a part of Intel's must be. Blocks.
+    pub(super) fn oldest(&self, question: &Question) -> Result<Age, Failure> {
+        self.marks.oldest(question)
+    }
+
+    /// What was taken in counts from here on, against what was verified before it, and after a restart. Blocks.
+    pub(super) fn settle_taken(&self, changes: &Changes) {
+        let narrows = |item: &Item| matches!(item, Item::SevSnpList { .. } | Item::Dcap(_));
+        if changes.written.iter().any(|(item, _)| narrows(item)) {
+            self.epoch.fetch_add(1, Ordering::SeqCst);
+            self.keep_marks();
+        }
+    }
+
+    /// Keeps how new everything is; what could not be kept is tried again with the next look at what is due, and is said.
+    pub(super) fn keep_marks(&self) {
+        let (lists, parts) = (locked(&self.sev_snp).marks(), locked(&self.dcap).ages());
+        let kept = self.marks.keep(&lists, &parts);
+        self.settle(MARKS.to_owned(), kept.map_err(|error| format!("are not kept: {error}")));
     }
 
     fn note(&self, item: &Item, outcome: &Outcome, asked_ms: Option<u64>, now: Now) {
@@ -453,6 +509,18 @@ impl Inner {
             }
         }
     }
+}
+
+/// What marks are called among the faults, where files have their names.
+const MARKS: &str = "marks in the store";
+
+/// Why an item is to be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish<'a> {
+    /// It is not held, or has ended; an identity's request needs it, or nobody's.
+    Missing(Option<&'a str>),
+    /// A newer one is wanted.
+    Newer,
 }
 
 /// Files that follow from what was taken in.

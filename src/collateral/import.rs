@@ -9,6 +9,7 @@ use super::holdings::{Changes, Holdings, Inner, locked};
 use super::item::Item;
 use super::status::HeldItem;
 use crate::evidence::sev_snp::SigningKey;
+use crate::evidence::tdx::GenuinePart;
 use crate::time::Now;
 use std::sync::Arc;
 
@@ -28,7 +29,9 @@ pub enum Import {
 impl Holdings {
     /// Takes a file in: all of it, or nothing where some of it does not read. What has ended is taken, too, and shown so.
     pub async fn import(&self, what: Import, bytes: &[u8], now: Now) -> Result<Vec<HeldItem>, Failure> {
-        let changes = self.0.import(what, bytes, now)?;
+        let (inner, bytes) = (self.0.clone(), bytes.to_vec());
+        let importing = tokio::task::spawn_blocking(move || inner.import(what, &bytes, now));
+        let changes = importing.await.map_err(|_| Failure::Defect)??;
         let items: Vec<String> = changes.written.iter().map(|(item, _)| item.to_string()).collect();
         self.0.write(changes).await;
         Ok(self.status(now).held.into_iter().filter(|held| items.contains(&held.what)).collect())
@@ -75,12 +78,14 @@ impl Inner {
                 changes.add(locked(&self.sev_snp).take_list(bytes, signing_key, None, now)?);
             }
             Import::Dcap => {
-                let mut held = locked(&self.dcap);
-                for part in held.base().genuine_parts(bytes, now)? {
+                let parts = locked(&self.dcap).base().genuine_parts(bytes, now)?;
+                let oldest = |part: GenuinePart| Ok((self.oldest(&part.question())?, part));
+                let parts: Result<Vec<_>, Failure> = parts.into_iter().map(oldest).collect();
+                for (oldest, part) in parts? {
                     let item = Item::Dcap(part.question());
                     let json = part.json().as_bytes().to_vec();
                     // What is older than what is held is left out; the rest of the file may be newer.
-                    if held.take(part, now).is_ok() {
+                    if locked(&self.dcap).take(part, oldest, now).is_ok() {
                         changes.written.push((item, json));
                     }
                 }
@@ -89,6 +94,7 @@ impl Inner {
                 }
             }
         }
+        self.settle_taken(&changes);
         Ok(changes)
     }
 }

@@ -16,6 +16,7 @@
 //!   own deadline; a service that says 429 or 5xx, or says nothing, is left alone for a while, in which callers hear so at once.
 //! - **One exchange at a time for one item**, however many wait for it; it goes on when they give up.
 
+mod allowance;
 mod back_off;
 mod config;
 mod dcap;
@@ -27,15 +28,18 @@ mod held;
 mod holdings;
 mod import;
 mod item;
+mod marks;
 mod refresh;
 mod sev_snp;
 mod status;
+mod supply;
 
 pub use config::{CollateralConfig, ConfigFault, SevSnpService, TdxService};
 pub use failure::Failure;
 pub use holdings::{AtHand, Holdings, Lacking};
 pub use import::Import;
 pub use item::{Item, Service};
+pub use marks::remember_lists;
 pub use status::{FileFault, HeldItem, ServiceStatus, Status};
 
 #[cfg(test)]

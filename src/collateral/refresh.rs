@@ -4,7 +4,7 @@
 //! *Source*: `evidence.md` §1 "What goes stale"; issue 5, `admin collateral refresh`.
 
 use super::failure::Failure;
-use super::holdings::{Holdings, Inner, Lacking, ended, locked};
+use super::holdings::{Holdings, Inner, Lacking, Wish, ended, locked};
 use super::item::Item;
 use crate::limits;
 use crate::time::Now;
@@ -21,6 +21,9 @@ impl Holdings {
                 // A suspect clock knows nothing of dates; what is held is not given out either.
                 if let Ok(now) = holdings.0.clock.now() {
                     holdings.refresh_due(now).await;
+                    let inner = holdings.0.clone();
+                    // A panic in there left the marks as they were.
+                    let _ = tokio::task::spawn_blocking(move || inner.keep_marks()).await;
                 }
             }
         })
@@ -47,7 +50,7 @@ impl Holdings {
     async fn refresh_items(&self, items: Vec<Item>) -> Vec<Lacking> {
         let mut lacking = Vec::new();
         for item in items {
-            let outcome = match Inner::begin(&self.0, &item, true) {
+            let outcome = match Inner::begin(&self.0, &item, Wish::Newer) {
                 Ok(Some(receiver)) => ended(receiver).await,
                 Ok(None) => Ok(()),
                 Err(failure) => Err(failure),

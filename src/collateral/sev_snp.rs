@@ -24,8 +24,6 @@ pub(super) struct SevSnpHeld {
     trust: SevSnpTrust,
     intermediates: BTreeMap<(Product, SigningKey), Held<Vec<u8>>>,
     lists: BTreeMap<(Product, SigningKey), Held<Vec<u8>>>,
-    /// How new the newest of each is, for whoever keeps that durably.
-    marks: BTreeMap<(Product, SigningKey), ListMark>,
     /// By the path under which AMD publishes them.
     certificates: HashMap<String, Chip>,
     list_max_age_seconds: u64,
@@ -50,7 +48,6 @@ impl SevSnpHeld {
             trust: base,
             intermediates: BTreeMap::new(),
             lists: BTreeMap::new(),
-            marks: BTreeMap::new(),
             certificates: HashMap::new(),
             list_max_age_seconds,
         }
@@ -59,6 +56,7 @@ impl SevSnpHeld {
     /// Swaps the operator's trust; what is held is verified against the new one, and what it does not vouch for goes.
     pub(super) fn rebase(&mut self, base: SevSnpTrust, now: Now) {
         let mut new = SevSnpHeld::new(base, self.list_max_age_seconds);
+        self.trust.marks().into_iter().for_each(|mark| new.trust.remember(mark));
         for held in self.intermediates.values() {
             let _ = new.take_intermediate(held.part(), now);
         }
@@ -196,7 +194,6 @@ impl SevSnpHeld {
         let ends = root.lists.iter().find(|(key, _)| *key == signing_key).map(|(_, ends)| *ends);
         let held = Held::new(bytes.to_vec(), mark.this_update, ends.unwrap_or(WallTime(0)), now);
         self.lists.insert((root.product, signing_key), held);
-        self.marks.insert((root.product, signing_key), mark);
         self.trust = trust;
         let item = Item::SevSnpList { product: root.product, signing_key };
         Ok(Taken { item, bytes: bytes.to_vec(), gone: None })
@@ -237,9 +234,9 @@ impl SevSnpHeld {
         lists.chain(intermediates).chain(chips).collect()
     }
 
-    /// The mark of each list that is held.
+    /// How new the newest list of each kind was that was ever seen.
     pub(super) fn marks(&self) -> Vec<ListMark> {
-        self.marks.values().cloned().collect()
+        self.trust.marks()
     }
 
     /// The lists for which a newer one is due.

@@ -128,7 +128,8 @@ async fn without_a_configured_service_nothing_is_asked() {
     let rig = Rig::good().await;
     let trust = trusts(&rig.authority, &rig.synthetic);
     let config = CollateralConfig::default();
-    let holdings = Holdings::open(config, trust, rig.clock.clone(), rig.now()).unwrap();
+    let holdings =
+        Holdings::open(config, trust, rig.clock.clone(), Arc::new(Kept::default()), rig.now()).unwrap();
     let (outcome, lacking) = sev_snp(&holdings, &report(), rig.now()).await;
     assert_eq!(outcome, Err(Denial::CollateralUnavailable));
     assert!(lacking.iter().all(|lacking| lacking.failure == Failure::NotConfigured));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::evidence::sev_snp::SigningKey;
+use crate::evidence::tdx::Age;
 use std::sync::atomic::AtomicBool;
 
 const LIST: Item = Item::SevSnpList { product: Product::Milan, signing_key: SigningKey::Vcek };
@@ -100,7 +101,9 @@ async fn an_older_list_or_statement_does_not_take_a_newer_ones_place() {
     assert_eq!(marks.len(), 1);
     marks.into_iter().for_each(|mark| amd.remember(mark));
     let config = config(&rig.server.address());
-    let restarted = Holdings::open(config, (amd, intel), rig.clock.clone(), rig.now()).unwrap();
+    let restarted =
+        Holdings::open(config, (amd, intel), rig.clock.clone(), Arc::new(Kept::default()), rig.now())
+            .unwrap();
     assert_eq!(restarted.get(vec![LIST], PATIENCE).await[0].failure, Failure::Older);
 }
 
@@ -117,12 +120,12 @@ fn an_older_statement_of_intels_does_not_take_a_newer_ones_place() {
         trust.genuine_parts(&synthetic.collateral, now).unwrap().remove(0)
     };
     let mut held = super::dcap::DcapHeld::new(TdxTrust::none());
-    assert_eq!(held.take(part(18, T0 - 60), now), Ok(()));
-    assert_eq!(held.take(part(18, T0 - 61), now), Err(Failure::Older));
-    assert_eq!(held.take(part(17, T0 - 1), now), Err(Failure::Older));
-    assert_eq!(held.take(part(18, T0 - 60), now), Ok(()));
-    assert_eq!(held.take(part(19, T0 - 90), now), Ok(()));
-    assert_eq!(held.take(part(18, T0), now), Err(Failure::Older));
+    assert_eq!(held.take(part(18, T0 - 60), Age::default(), now), Ok(()));
+    assert_eq!(held.take(part(18, T0 - 61), Age::default(), now), Err(Failure::Older));
+    assert_eq!(held.take(part(17, T0 - 1), Age::default(), now), Err(Failure::Older));
+    assert_eq!(held.take(part(18, T0 - 60), Age::default(), now), Ok(()));
+    assert_eq!(held.take(part(19, T0 - 90), Age::default(), now), Ok(()));
+    assert_eq!(held.take(part(18, T0), Age::default(), now), Err(Failure::Older));
 }
 
 #[tokio::test]
@@ -144,7 +147,14 @@ async fn a_restart_finds_what_was_fetched_and_verifies_it_again() {
     let (foreign, other) = (Authority::impostor("Milan"), Plan::at(T0).make());
     let mut config = config(&rig.server.address());
     config.directory = Some(directory);
-    let holdings = Holdings::open(config, trusts(&foreign, &other), rig.clock.clone(), rig.now()).unwrap();
+    let holdings = Holdings::open(
+        config,
+        trusts(&foreign, &other),
+        rig.clock.clone(),
+        Arc::new(Kept::default()),
+        rig.now(),
+    )
+    .unwrap();
     let status = holdings.status(rig.now());
     assert_eq!((status.held.len(), status.faults.len()), (0, 7), "{:?}", status.faults);
 }
@@ -256,9 +266,10 @@ async fn a_root_that_is_switched_off_takes_what_it_vouched_for_along() {
     let rig = Rig::good().await;
     assert_eq!((rig.sev_snp().await.0, rig.tdx().await.0), (Ok(()), Ok(())));
     rig.server.stop().await;
-    rig.holdings.set_trust(trusts(&rig.authority, &rig.synthetic), rig.now());
+    let (amd, intel) = trusts(&rig.authority, &rig.synthetic);
+    rig.holdings.set_trust((Some(amd), Some(intel)), rig.now());
     assert_eq!((rig.sev_snp().await.0, rig.tdx().await.0), (Ok(()), Ok(())));
-    rig.holdings.set_trust((SevSnpTrust::empty(), TdxTrust::none()), rig.now());
+    rig.holdings.set_trust((Some(SevSnpTrust::empty()), Some(TdxTrust::none())), rig.now());
     assert!(rig.holdings.status(rig.now()).held.is_empty());
     assert_eq!(rig.tdx().await.0, Err(Denial::EndorsementUntrusted));
     assert_eq!(rig.sev_snp().await.0, Err(Denial::CollateralUnavailable));

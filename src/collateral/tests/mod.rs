@@ -2,6 +2,7 @@
 
 mod end_to_end;
 mod keeping;
+mod restarted;
 mod server;
 mod unreachable;
 
@@ -12,12 +13,14 @@ use crate::evidence::sev_snp::{Product, SevSnpTrust, testkit as amd};
 use crate::evidence::tdx::TdxTrust;
 use crate::evidence::tdx::tests::support as intel;
 use crate::time::{BootTime, Clock, Now, TimeSource, WallTime};
+use crate::transport::{Marks, MarksUnavailable};
 use amd::{Authority, T0};
 use intel::{Plan, Synthetic};
 use server::{Act, Server};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const DUE: [u8; 64] = [0x5a; 64];
@@ -65,6 +68,40 @@ impl TimeSource for Hands {
     }
 }
 
+/// Marks of a store, which may be out.
+#[derive(Default)]
+struct Kept {
+    marks: Mutex<BTreeMap<String, Vec<u8>>>,
+    out: std::sync::atomic::AtomicBool,
+}
+
+impl Kept {
+    fn set_out(&self, out: bool) {
+        self.out.store(out, Ordering::SeqCst);
+    }
+
+    fn there(&self) -> Result<std::sync::MutexGuard<'_, BTreeMap<String, Vec<u8>>>, MarksUnavailable> {
+        if self.out.load(Ordering::SeqCst) { Err(MarksUnavailable) } else { Ok(self.marks.lock().unwrap()) }
+    }
+}
+
+impl Marks for Kept {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, MarksUnavailable> {
+        Ok(self.there()?.get(name).cloned())
+    }
+
+    fn raise(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
+        let mut marks = self.there()?;
+        let mark = marks.entry(name.to_owned()).or_default();
+        *mark = mark.clone().max(value.to_vec());
+        Ok(())
+    }
+
+    fn replace(&self, _name: &str, _value: &[u8]) -> Result<(), MarksUnavailable> {
+        Err(MarksUnavailable)
+    }
+}
+
 /// A broker's collateral, both vendors' synthetic halves, and one server that stands for both services.
 struct Rig {
     hands: Arc<Hands>,
@@ -109,7 +146,8 @@ impl Rig {
         config.directory = directory.map(Path::to_owned);
         config.exchange_within_ms = exchange_within_ms;
         let trust = trusts(&authority, &synthetic);
-        let holdings = Holdings::open(config, trust, clock.clone(), hands.now()).unwrap();
+        let holdings =
+            Holdings::open(config, trust, clock.clone(), Arc::new(Kept::default()), hands.now()).unwrap();
         Rig { hands, clock, authority, synthetic, server, holdings }
     }
 
@@ -121,7 +159,7 @@ impl Rig {
         let mut config = config(address);
         config.directory = directory.map(Path::to_owned);
         let trust = trusts(&self.authority, &self.synthetic);
-        Holdings::open(config, trust, self.clock.clone(), self.now()).unwrap()
+        Holdings::open(config, trust, self.clock.clone(), Arc::new(Kept::default()), self.now()).unwrap()
     }
 
     /// A good report, verified with what is at hand or fetched.

@@ -251,7 +251,8 @@ async fn over_tls(config: rustls::ServerConfig, ca: &str) -> (Result<(), Denial>
     config.sev_snp.as_mut().unwrap().ca_file = Some(ca_file.clone());
     config.tdx.as_mut().unwrap().ca_file = Some(ca_file);
     let trust = trusts(&rig.authority, &rig.synthetic);
-    let holdings = Holdings::open(config, trust, rig.clock.clone(), rig.now()).unwrap();
+    let holdings =
+        Holdings::open(config, trust, rig.clock.clone(), Arc::new(Kept::default()), rig.now()).unwrap();
     super::sev_snp(&holdings, &report(), rig.now()).await
 }
 
@@ -296,7 +297,8 @@ async fn a_service_that_speaks_no_tls_or_says_nothing_in_the_handshake_ends_in_t
         config.tdx = None;
         config.exchange_within_ms = HASTY_MS;
         let trust = trusts(&rig.authority, &rig.synthetic);
-        let holdings = Holdings::open(config, trust, rig.clock.clone(), rig.now()).unwrap();
+        let holdings =
+            Holdings::open(config, trust, rig.clock.clone(), Arc::new(Kept::default()), rig.now()).unwrap();
         let begun = Instant::now();
         let (outcome, lacking) = super::sev_snp(&holdings, &report(), rig.now()).await;
         assert_eq!(outcome, Err(Denial::CollateralUnavailable));

@@ -10,7 +10,8 @@
 //!   a broker that cannot reach it would release nothing, for a list that names no more than a handful of intermediates. What
 //!   stops a broken product at once is in the operator's hands: [`SevSnpTrust::switch_off`] and minimum TCBs;
 //! - [`SevSnpTrust::require_lists`] demands them for a product: without one nothing of it verifies (`CollateralUnavailable`);
-//! - a list once handed in is needed from then on: past its end it denies (`CollateralStale`), until a newer one is handed in.
+//! - a list once handed in is needed from then on: past its end it denies (`CollateralStale`), until a newer one is handed in;
+//!   after a restart that remembers it, it is missed (`CollateralUnavailable`) until one is handed in that is as new.
 
 use super::certificate::{Certificate, CertificateName, SIGNATURES, Window};
 use super::list::{self, List, ListMark, Unsigned};
@@ -222,12 +223,18 @@ impl SevSnpTrust {
         Ok(mark)
     }
 
-    /// Refuses lists that are older than this mark, which was given back before a restart.
+    /// Refuses lists that are older than this mark, which was given back before a restart. As a list was there, one is needed
+    /// from now on.
     pub fn remember(&mut self, mark: ListMark) {
         let seen = self.marks.entry((mark.root, mark.signing_key)).or_insert_with(|| mark.clone());
         if *seen < mark {
             *seen = mark;
         }
+    }
+
+    /// How new the newest list of each kind was that was ever seen, to be kept durably.
+    pub fn marks(&self) -> Vec<ListMark> {
+        self.marks.values().cloned().collect()
     }
 
     /// Keeps the certificate of a signing key, DER, that was read from a file or fetched from one of
@@ -314,7 +321,9 @@ impl SevSnpTrust {
     pub(super) fn lacks_list(&self, product: Product, signing_key: SigningKey, now: Now) -> bool {
         let of_product = |root: &&Root| root.product == product;
         self.roots.iter().filter(of_product).any(|root| match self.lists.get(&(root.sha256, signing_key)) {
-            None => self.lists_required.contains(&product),
+            None => {
+                self.lists_required.contains(&product) || self.marks.contains_key(&(root.sha256, signing_key))
+            }
             Some(list) => list.revoked.at(now).is_none(),
         })
     }
@@ -403,6 +412,14 @@ impl SevSnpTrust {
         }
         if let Some(detail) = stale {
             return Err(Refusal::new(Denial::CollateralStale, detail));
+        }
+        let seen = |key: &SigningKey| {
+            let place = (chain.root_sha256, *key);
+            self.marks.contains_key(&place) && !self.lists.contains_key(&place)
+        };
+        if let Some(key) = SigningKey::ALL.into_iter().find(seen) {
+            let detail = format!("the revocation list for {} that was seen before is gone", key.name());
+            return Err(Refusal::new(Denial::CollateralUnavailable, detail));
         }
         let required = self.lists_required.contains(&chain.product);
         if required && !ends.iter().any(|(key, _)| *key == chain.signing_key) {

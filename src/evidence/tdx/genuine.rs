@@ -28,6 +28,15 @@ pub struct GenuinePart {
     json: String,
 }
 
+/// How new a part is; of one question they compare so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Age {
+    /// tcbEvaluationDataNumber; 0 of a list.
+    pub evaluation_data_number: u32,
+    /// issueDate, or thisUpdate of a list.
+    pub issued: WallTime,
+}
+
 impl GenuinePart {
     /// The question that it answers.
     pub fn question(&self) -> Question {
@@ -52,6 +61,12 @@ impl GenuinePart {
     /// As JSON that [`TdxTrust::genuine_parts`] reads, with the issuer chain of a list.
     pub fn json(&self) -> &str {
         &self.json
+    }
+
+    /// How new it is.
+    pub fn age(&self) -> Age {
+        let evaluation_data_number = self.part.evaluation_data_number.unwrap_or(0);
+        Age { evaluation_data_number, issued: self.part.issued }
     }
 
     /// Whether it is older than `other`, which answers the same question: by evaluation data number, then by date.

@@ -27,7 +27,7 @@ mod verify;
 
 pub use claims::{PlatformClaims, SgxClaims, TcbClaims, TcbStatus, TdAttributes, TdxClaims};
 pub use collateral::{Collateral, CollateralError, Part, Tee};
-pub use genuine::{GenuineError, GenuinePart};
+pub use genuine::{Age, GenuineError, GenuinePart};
 pub use pcs::{INTEL_PCS, INTEL_ROOT_CRL, PckCa, Question};
 pub use prepare::{Platform, needed, platform};
 pub use quote::{EnclaveReport, Quote, Report, Td15, Td15Extended, TdReport, parse};
