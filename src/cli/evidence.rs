@@ -223,7 +223,8 @@ impl SevSnpSection {
                     Err(TrustError::ListOlder) => {
                         tracing::warn!(path = %path.display(), "an older list than was seen before: not used");
                     }
-                    taken => drop(taken.map_err(|error| format!("{}: {error}", path.display()))?),
+                    Err(error) => return Err(format!("{}: {error}", path.display())),
+                    Ok(_) => {}
                 }
             }
         }

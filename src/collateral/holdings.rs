@@ -114,6 +114,7 @@ impl Holdings {
             config,
         }));
         holdings.0.load(now);
+        holdings.0.keep_marks();
         Ok(holdings)
     }
 
@@ -127,6 +128,7 @@ impl Holdings {
             locked(&self.0.dcap).rebase(trust, now);
         }
         self.0.load(now);
+        self.0.keep_marks();
     }
 
     /// Trust for a `sev-snp` document, with what it needs: held, or fetched within the time given. A document that does not
