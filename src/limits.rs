@@ -418,5 +418,7 @@ pub const COLLATERAL_FILES: usize = SEV_SNP_KEPT_CERTIFICATES + 1_024;
 pub const COLLATERAL_FILE_FAULTS: usize = 256;
 /// Identities for whose requests something was fetched within a minute; past it no new one's is.
 pub const COLLATERAL_IDENTITIES: usize = 4_096;
+/// How long `admin collateral refresh` is waited for, milliseconds: other acts wait meanwhile, a revocation among them.
+pub const COLLATERAL_REFRESH_WAITS_MS: u64 = 3_000;
 /// How often what is held is looked at for what is due, milliseconds.
 pub const COLLATERAL_TICK_MS: u64 = 60_000;

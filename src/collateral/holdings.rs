@@ -14,13 +14,13 @@ use super::failure::Failure;
 use super::item::{Item, Service};
 use super::marks::DurableMarks;
 use super::sev_snp::SevSnpHeld;
-use super::status::{FileFault, HeldItem, ServiceStatus, Status};
+use super::status::{FileFault, HeldItem, Origin, ServiceStatus, Status};
 use crate::evidence::sev_snp::{self, ListMark, SevSnpTrust};
 use crate::evidence::tdx::{self, Age, Question, TdxTrust};
 use crate::limits;
 use crate::time::{Clock, Now, WallTime};
 use crate::transport::Marks;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,6 +63,7 @@ pub(super) struct Inner {
     failed: Mutex<HashMap<Item, BackOff>>,
     faults: Mutex<Vec<FileFault>>,
     marks: DurableMarks,
+    origins: Mutex<HashMap<Item, Origin>>,
     allowances: Mutex<Allowances>,
     /// Raised with each list or statement that was not held before.
     pub(super) epoch: AtomicU64,
@@ -109,6 +110,7 @@ impl Holdings {
             failed: Mutex::default(),
             faults: Mutex::new(fault.into_iter().collect()),
             marks: DurableMarks::new(marks),
+            origins: Mutex::default(),
             allowances: Mutex::default(),
             epoch: AtomicU64::new(0),
             config,
@@ -119,15 +121,18 @@ impl Holdings {
     }
 
     /// Swaps the operator's trust, such as after a root was switched off; what it does not vouch for is let go, and what the
-    /// directory has for it is taken in. Blocks.
+    /// directory has for a root that is new is taken in. Blocks.
     pub fn set_trust(&self, (sev_snp, tdx): (Option<SevSnpTrust>, Option<TdxTrust>), now: Now) {
+        let before = self.0.roots();
         if let Some(trust) = sev_snp {
             locked(&self.0.sev_snp).rebase(trust, now);
         }
         if let Some(trust) = tdx {
             locked(&self.0.dcap).rebase(trust, now);
         }
-        self.0.load(now);
+        if !self.0.roots().is_subset(&before) {
+            self.0.load(now);
+        }
         self.0.keep_marks();
     }
 
@@ -208,6 +213,7 @@ impl Holdings {
         let shown = |(item, issued, obtained, ends): (Item, WallTime, Now, WallTime)| HeldItem {
             what: item.to_string(),
             service: item.service(),
+            origin: locked(&self.0.origins).get(&item).copied().unwrap_or(Origin::Directory),
             issued,
             obtained: obtained.wall,
             ends,
@@ -219,6 +225,11 @@ impl Holdings {
             faults: locked(&self.0.faults).clone(),
             under_way: locked(&self.0.under_way).len(),
         }
+    }
+
+    /// Whether what is taken in outlives a restart.
+    pub fn is_durable(&self) -> bool {
+        self.0.directory.is_some()
     }
 
     /// How new AMD's lists are, for whoever keeps that durably: handed back in the trust at a start
@@ -415,7 +426,7 @@ impl Inner {
                 held.take(part, oldest, now)?;
             }
         }
-        self.settle_taken(&changes);
+        self.settle_taken(&changes, Origin::Fetched);
         Ok(changes)
     }
 
@@ -425,7 +436,11 @@ impl Inner {
     }
 
     /// What was taken in counts from here on, against what was verified before it, and after a restart. Blocks.
-    pub(super) fn settle_taken(&self, changes: &Changes) {
+    pub(super) fn settle_taken(&self, changes: &Changes, origin: Origin) {
+        let mut origins = locked(&self.origins);
+        origins.retain(|item, _| !changes.gone.contains(item));
+        origins.extend(changes.written.iter().map(|(item, _)| (item.clone(), origin)));
+        drop(origins);
         let narrows = |item: &Item| matches!(item, Item::SevSnpList { .. } | Item::Dcap(_));
         if changes.written.iter().any(|(item, _)| narrows(item)) {
             self.epoch.fetch_add(1, Ordering::SeqCst);
@@ -494,6 +509,13 @@ impl Inner {
         });
         // A panic in there left whole files.
         let _ = writing.await;
+    }
+
+    /// SHA-256 of every root that is trusted now.
+    fn roots(&self) -> BTreeSet<[u8; 32]> {
+        let mut roots = locked(&self.sev_snp).roots();
+        roots.extend(locked(&self.dcap).base().roots().iter().map(tdx::Root::sha256));
+        roots
     }
 
     pub(super) fn directory(&self) -> Option<&Directory> {

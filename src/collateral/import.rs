@@ -7,7 +7,7 @@ use super::directory::{Found, Kind};
 use super::failure::Failure;
 use super::holdings::{Changes, Holdings, Inner, locked};
 use super::item::Item;
-use super::status::HeldItem;
+use super::status::{HeldItem, Origin};
 use crate::evidence::sev_snp::SigningKey;
 use crate::evidence::tdx::GenuinePart;
 use crate::time::Now;
@@ -30,7 +30,8 @@ impl Holdings {
     /// Takes a file in: all of it, or nothing where some of it does not read. What has ended is taken, too, and shown so.
     pub async fn import(&self, what: Import, bytes: &[u8], now: Now) -> Result<Vec<HeldItem>, Failure> {
         let (inner, bytes) = (self.0.clone(), bytes.to_vec());
-        let importing = tokio::task::spawn_blocking(move || inner.import(what, &bytes, now));
+        let importing =
+            tokio::task::spawn_blocking(move || inner.import(what, &bytes, Origin::Imported, now));
         let changes = importing.await.map_err(|_| Failure::Defect)??;
         let items: Vec<String> = changes.written.iter().map(|(item, _)| item.to_string()).collect();
         self.0.write(changes).await;
@@ -54,7 +55,7 @@ impl Inner {
                 Kind::Certificate => Import::SevSnpCertificate,
                 Kind::Dcap => Import::Dcap,
             };
-            let taken = match bytes.map(|bytes| self.import(what, &bytes, now)) {
+            let taken = match bytes.map(|bytes| self.import(what, &bytes, Origin::Directory, now)) {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(Failure::Ended)) => directory.remove_name(&name).map_err(|error| error.to_string()),
                 Ok(Err(failure)) => Err(failure.to_string()),
@@ -64,7 +65,7 @@ impl Inner {
         }
     }
 
-    fn import(&self, what: Import, bytes: &[u8], now: Now) -> Result<Changes, Failure> {
+    fn import(&self, what: Import, bytes: &[u8], origin: Origin, now: Now) -> Result<Changes, Failure> {
         let mut changes = Changes::default();
         match what {
             Import::SevSnpCertificate => {
@@ -94,7 +95,7 @@ impl Inner {
                 }
             }
         }
-        self.settle_taken(&changes);
+        self.settle_taken(&changes, origin);
         Ok(changes)
     }
 }

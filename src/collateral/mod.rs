@@ -40,7 +40,7 @@ pub use holdings::{AtHand, Holdings, Lacking};
 pub use import::Import;
 pub use item::{Item, Service};
 pub use marks::remember_lists;
-pub use status::{FileFault, HeldItem, ServiceStatus, Status};
+pub use status::{FileFault, HeldItem, Origin, ServiceStatus, Status};
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use crate::limits;
 use crate::time::{BootTime, Now, WallTime};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// All of it, under the operator's trust.
@@ -232,6 +232,11 @@ impl SevSnpHeld {
             row(item, held.issued(), held.obtained(), held.ends())
         });
         lists.chain(intermediates).chain(chips).collect()
+    }
+
+    /// SHA-256 of every root that is trusted now.
+    pub(super) fn roots(&self) -> BTreeSet<[u8; 32]> {
+        self.trust.roots().iter().map(|root| root.sha256).collect()
     }
 
     /// How new the newest list of each kind was that was ever seen.

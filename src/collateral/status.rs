@@ -26,6 +26,8 @@ pub struct HeldItem {
     pub what: String,
     /// Whose it is.
     pub service: Service,
+    /// Where it is from.
+    pub origin: Origin,
     /// thisUpdate or issueDate; when it was taken in, where it has neither.
     pub issued: WallTime,
     /// When it was taken in.
@@ -34,6 +36,29 @@ pub struct HeldItem {
     pub ends: WallTime,
     /// Whether it may still be used; what has ended denies.
     pub current: bool,
+}
+
+/// Where an item is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// Its service.
+    Fetched,
+    /// An administrator's file.
+    Imported,
+    /// The directory, at a start.
+    Directory,
+}
+
+impl Origin {
+    /// In words, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Fetched => "fetched",
+            Origin::Imported => "imported",
+            Origin::Directory => "read from the directory",
+        }
+    }
 }
 
 /// A service.

@@ -134,7 +134,7 @@ impl Server {
         let admin_address = local(&operators, config.admin.listen)?;
         let release = ReleaseService::server(broker.clone());
         let audit = config.storage.audit.clone();
-        let admin = AdminService::server(registry.clone(), kv, audit);
+        let admin = AdminService::server(registry.clone(), kv, audit, collateral.holdings.clone());
         let workloads = parts
             .acceptor(workloads, PeerKind::Workload, Some(shards.clone()))
             .serve(Front::new(release), stopped.clone());

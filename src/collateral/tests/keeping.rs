@@ -135,7 +135,9 @@ async fn a_restart_finds_what_was_fetched_and_verifies_it_again() {
     let rig = Rig::made(Some(&directory), PATIENT_MS, |_, _| Act::NotFound).await;
     assert_eq!((rig.sev_snp().await.0, rig.tdx().await.0), (Ok(()), Ok(())));
     rig.server.stop().await;
-    let before = rig.holdings.status(rig.now());
+    let mut before = rig.holdings.status(rig.now());
+    assert!(before.held.iter().all(|held| held.origin == Origin::Fetched));
+    before.held.iter_mut().for_each(|held| held.origin = Origin::Directory);
     let restarted = rig.reopened(&rig.server.address(), Some(&directory));
     let after = restarted.status(rig.now());
     assert_eq!((&after.held, after.faults.len()), (&before.held, 0));

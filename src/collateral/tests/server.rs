@@ -77,7 +77,16 @@ impl Server {
         tls: Option<rustls::ServerConfig>,
         act: impl Fn(&str) -> Act + Send + Sync + 'static,
     ) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Server::start_at(0, tls, act).await
+    }
+
+    /// At this port.
+    pub async fn start_at(
+        port: u16,
+        tls: Option<rustls::ServerConfig>,
+        act: impl Fn(&str) -> Act + Send + Sync + 'static,
+    ) -> Server {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (asked, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
         let acceptor = tls.map(|config| tokio_rustls::TlsAcceptor::from(Arc::new(config)));
