@@ -6,13 +6,14 @@
 use crate::appraisal::Appraiser;
 use crate::audit::record::Event;
 use crate::audit::{Recorder, random_id};
-use crate::case::{Case, Denied};
+use crate::case::{Case, Denied, Stage};
 use crate::challenge::admission::{Admission, Admitted, Caller};
 use crate::challenge::{Challenge, Offer};
 use crate::denial::Denial;
 use crate::evidence::Verifiers;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
+use crate::measure::Measures;
 use crate::policy::Pdp;
 use crate::release::lease::Leases;
 use crate::release::{Barrier, Engines, Released};
@@ -51,6 +52,8 @@ pub struct Broker {
     pub recorder: Arc<Recorder>,
     /// The engines.
     pub engines: Arc<Engines>,
+    /// What is counted and timed of all this.
+    pub measures: Measures,
 }
 
 /// A denial as its caller may know it.
@@ -69,7 +72,8 @@ impl Broker {
         connection: &Arc<Connection>,
         request: ReleaseRequest,
     ) -> Result<Challenge, Answered> {
-        match self.open(connection, request) {
+        let mut laps = self.measures.stages.begin();
+        match laps.of(Stage::Transport, self.open(connection, request)) {
             Ok(challenge) => Ok(challenge),
             Err(denied) => Err(self.deny(denied).await),
         }
@@ -87,7 +91,9 @@ impl Broker {
     pub fn admit(&self, connection: &Connection) -> Result<Admitted, Answered> {
         let caller = caller_of(connection);
         let admitted = self.admission.admit(&caller, self.clock.untrusted());
-        admitted.map_err(|denial| Answered { denial, decision_id: None })
+        admitted
+            .inspect_err(|denial| self.measures.denials.count(*denial))
+            .map_err(|denial| Answered { denial, decision_id: None })
     }
 
     fn open(&self, connection: &Arc<Connection>, request: ReleaseRequest) -> Result<Challenge, Denied> {
@@ -101,18 +107,19 @@ impl Broker {
     }
 
     async fn decide(&self, challenge: Challenge, documents: Vec<Document>) -> Result<Released, Denied> {
-        let now = match self.now().and_then(|now| self.not_current().map_or(Ok(now), Err)) {
+        let now = match self.current() {
             Ok(now) => now,
             Err(denial) => return Err(challenge.spoiled(denial)),
         };
-        let answer = challenge.answered(documents, &self.trust, now)?;
-        let verified = self.verifiers.verify(answer, now)?;
-        let current = self.freshness.check(verified, now)?;
-        let unlatched = self.latches.check(current, now)?;
-        let result = self.appraiser.appraise(unlatched, now)?;
-        let permit = self.pdp.decide(result).await?;
-        let grant = self.recorder.record(permit, now).await?;
-        self.redeem(grant).await
+        let mut laps = self.measures.stages.begin();
+        let answer = laps.of(Stage::Challenge, challenge.answered(documents, &self.trust, now))?;
+        let verified = laps.of(Stage::Evidence, self.verifiers.verify(answer, now))?;
+        let current = laps.of(Stage::Freshness, self.freshness.check(verified, now))?;
+        let unlatched = laps.of(Stage::Latch, self.latches.check(current, now))?;
+        let result = laps.of(Stage::Appraisal, self.appraiser.appraise(unlatched, now))?;
+        let permit = laps.of(Stage::Policy, self.pdp.decide(result).await)?;
+        let grant = laps.of(Stage::Audit, self.recorder.record(permit, now).await)?;
+        laps.of(Stage::Release, self.redeem(grant).await)
     }
 
     /// A grant that cannot be redeemed was recorded as a release, so a second record takes it back.
@@ -134,8 +141,9 @@ impl Broker {
                 resume_unwind(panic);
             }
         };
-        if let Err(denied) = &released {
-            self.undelivered(&decision_id, &lease_id, denied.denial.name()).await;
+        match &released {
+            Ok(_) => self.measures.releases.count(),
+            Err(denied) => self.undelivered(&decision_id, &lease_id, denied.denial.name()).await,
         }
         released
     }
@@ -143,6 +151,7 @@ impl Broker {
     /// The second record of a release that did not reach its workload; its lease ends.
     pub async fn undelivered(&self, decision_id: &str, lease_id: &str, detail: &str) {
         self.engines.leases.end(lease_id);
+        self.measures.undelivered.count();
         let event = Event::Undelivered {
             decision_id: decision_id.to_owned(),
             lease_id: lease_id.to_owned(),
@@ -157,6 +166,7 @@ impl Broker {
     /// still a denial, and its id names nothing.
     pub async fn deny(&self, denied: Denied) -> Answered {
         let now = self.clock.untrusted();
+        self.measures.denials.count(denied.denial);
         let Ok(id) = random_id() else {
             return Answered { denial: Denial::Defect, decision_id: None };
         };
@@ -174,6 +184,11 @@ impl Broker {
     /// A request that ended before it had a shape: only its connection is known.
     pub async fn deny_connection(&self, connection: &Connection, denial: Denial) -> Answered {
         self.deny(connection_case(connection).deny(denial)).await
+    }
+
+    /// The time, where everything that every request needs is current. **Denies** as every request would be now.
+    pub fn current(&self) -> Result<Now, Denial> {
+        self.now().and_then(|now| self.not_current().map_or(Ok(now), Err))
     }
 
     /// What every request needs and no request can change; looked at before any secret is, so that it tells of none.

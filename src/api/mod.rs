@@ -5,5 +5,6 @@
 
 pub mod admin;
 pub mod front;
+pub mod health;
 pub mod release;
 pub mod status;

@@ -15,11 +15,14 @@
 
 #[path = "../support/cli.rs"]
 mod world;
+#[path = "../support/probe.rs"]
+mod probe;
 
 mod admin;
 mod audit;
 mod exec;
 mod get;
+mod operations;
 mod revoke;
 mod serve;
 mod usage;
