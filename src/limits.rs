@@ -130,6 +130,17 @@ pub const CLOCK_HEAL_AFTER_MS: u64 = 30_000;
 pub const LEASE_DEFAULT_SECONDS: u32 = 300;
 /// Longest lease of any secret, seconds.
 pub const LEASE_MAXIMUM_SECONDS: u32 = 900;
+/// The longest time between two rounds of a held lease, milliseconds, unless configured: a fifth of the default lease, so
+/// that a changed workload loses it within a minute.
+pub const HOLD_INTERVAL_MS: u32 = 60_000;
+/// The shortest that may be configured, or that a short lease makes of it, milliseconds: a round costs what a release does.
+pub const HOLD_INTERVAL_MS_MIN: u32 = 1_000;
+/// The longest that may be configured, milliseconds: a third of the longest lease.
+pub const HOLD_INTERVAL_MS_MAX: u32 = 300_000;
+/// How often a held stream looks at the clock, milliseconds: timers stand still in a suspended machine.
+pub const HOLD_LOOK_MS: u64 = 1_000;
+/// After an uncertain round the next comes after this part of the interval: soon enough to save the lease, and no loop.
+pub const HOLD_RETRY_PART: u32 = 4;
 /// First hold of a latch, milliseconds (the issue's own figure, as are the three below).
 pub const LATCH_FIRST_MS: u64 = 60_000;
 /// Longest hold of a latch, milliseconds.

@@ -15,8 +15,10 @@ use std::time::Duration;
 pub struct Measures {
     /// Denials, by their variant.
     pub denials: Denials,
-    /// Releases that were redeemed.
+    /// Releases, held leases' first ones among them.
     pub releases: Counter,
+    /// Later rounds of held leases that verified.
+    pub renewals: Counter,
     /// Releases that a second record took back.
     pub undelivered: Counter,
     /// How long each stage took, of requests that it denied, too.

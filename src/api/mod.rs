@@ -6,5 +6,6 @@
 pub mod admin;
 pub mod front;
 pub mod health;
+mod held;
 pub mod release;
 pub mod status;

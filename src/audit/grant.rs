@@ -2,6 +2,7 @@
 
 use crate::audit::log::{Log, LogError};
 use crate::audit::record::{Event, LatchSet, Record};
+use crate::audit::watch::FlipWatch;
 use crate::case::{Case, Denied, Stage};
 use crate::denial::Denial;
 use crate::evidence::VerifiedEvidence;
@@ -16,6 +17,7 @@ pub struct Recorder {
     boot_id: String,
     /// Releases whose record is in doubt: they were denied, so a second record takes them back once the log works.
     in_doubt: Mutex<Vec<Event>>,
+    flips: FlipWatch,
 }
 
 /// The decision to release is durable. It names lease, versions and epochs, ends in seconds, and is spent by value.
@@ -37,7 +39,12 @@ pub struct Grant {
 impl Recorder {
     /// A recorder over this log.
     pub fn new(log: Arc<Log>, boot_id: String) -> Self {
-        Recorder { log, boot_id, in_doubt: Mutex::new(Vec::new()) }
+        Recorder { log, boot_id, in_doubt: Mutex::new(Vec::new()), flips: FlipWatch::default() }
+    }
+
+    /// Denials that a release followed, as far as this process recorded both.
+    pub fn flips(&self) -> &FlipWatch {
+        &self.flips
     }
 
     /// The log.
@@ -45,26 +52,27 @@ impl Recorder {
         &self.log
     }
 
-    /// Records the release that `permit` permits. **Denies** `AuditUnavailable` where the record is not durable.
+    /// Records the release that `permit` permits, or that a held lease goes on. **Denies** `AuditUnavailable` where the record is not durable.
     pub async fn record(&self, mut permit: Permit, now: Now) -> Result<Grant, Denied> {
         permit.evidence_mut().case_mut().stage = Stage::Audit;
-        let (Ok(decision_id), Ok(lease_id)) = (random_id(), random_id()) else {
+        let lease_id = permit.evidence().held().map_or_else(random_id, |held| Ok(held.lease_id.clone()));
+        let (Ok(decision_id), Ok(lease_id)) = (random_id(), lease_id) else {
             return Err(permit.into_case().deny(Denial::Defect));
         };
         let life = u64::from(permit.ttl_seconds()).saturating_mul(1000);
         let not_after = now.wall.plus(life);
         // The record borrows the case for as long as it is written: a copy of all its text costs more than the hash.
         let case = std::mem::take(permit.evidence_mut().case_mut());
-        let event = Event::Released {
-            case: Case { stage: Stage::Release, ..case },
-            lease_id: lease_id.clone(),
-            not_after,
+        let case = Case { stage: Stage::Release, ..case };
+        let event = match permit.evidence().held() {
+            None => Event::Released { case, lease_id: lease_id.clone(), not_after },
+            Some(_) => Event::Renewed { case, lease_id: lease_id.clone(), not_after },
         };
         let doubt =
             InDoubt { recorder: self, decision_id: &decision_id, lease_id: &lease_id, settled: false };
         let record = self.entry(decision_id.clone(), event, now);
         let appended = self.append(&record).await;
-        if let Event::Released { case, .. } = record.event {
+        if let Event::Released { case, .. } | Event::Renewed { case, .. } = record.event {
             *permit.evidence_mut().case_mut() = Case { stage: Stage::Audit, ..case };
         }
         if let Err(error) = appended {
@@ -105,7 +113,8 @@ impl Recorder {
 
     /// Appends, and then what is owed about records in doubt; those stay owed where that fails.
     async fn append(&self, record: &Record) -> Result<(), LogError> {
-        self.log.append(record).await?;
+        let sequence = self.log.append(record).await?;
+        self.flips.take(sequence, record);
         let owed = std::mem::take(&mut *self.in_doubt());
         for event in owed {
             let Ok(id) = random_id() else { continue };
@@ -187,6 +196,11 @@ impl Grant {
     /// The lease's end, boot clock.
     pub fn not_after_boot(&self) -> BootTime {
         self.not_after_boot
+    }
+
+    /// Within what time the lease is attested again, milliseconds; 0 unless it is held.
+    pub fn reattest_within_ms(&self) -> u32 {
+        self.permit.reattest_within_ms()
     }
 
     /// Until when this can be redeemed, on the boot clock (exclusive).

@@ -16,6 +16,7 @@ pub mod exec;
 pub mod exit;
 pub mod get;
 pub mod init;
+pub mod keep;
 pub mod launch;
 pub mod serve;
 pub mod verify;

@@ -2,6 +2,7 @@
 
 use crate::case::{Case, Denied, Stage};
 use crate::challenge::binding::Binding;
+use crate::challenge::round::{self, HoldTerms};
 use crate::challenge::{Answer, answer::AnswerParts};
 use crate::denial::Denial;
 use crate::evidence::documents::Documents;
@@ -39,6 +40,8 @@ pub struct VerifiedEvidence {
     binding: Binding,
     channel_binding: ChannelBinding,
     documents: Documents,
+    held: Option<Arc<round::Held>>,
+    terms: HoldTerms,
     case: Box<Case>,
 }
 
@@ -109,7 +112,7 @@ impl Verifiers {
 
     /// Verifies every document; all must, and the first that does not decides. **Denies** as the module says.
     pub fn verify(&self, answer: Answer, now: Now) -> Result<VerifiedEvidence, Denied> {
-        let AnswerParts { peer, request, binding, channel_binding, documents, mut case } =
+        let AnswerParts { peer, request, binding, channel_binding, documents, held, terms, mut case } =
             answer.into_parts();
         case.stage = Stage::Evidence;
         let nodes = self.nodes.load();
@@ -141,7 +144,7 @@ impl Verifiers {
         if note_claims(&mut case, &documents).is_err() {
             return Err(case.deny(Denial::Defect));
         }
-        Ok(VerifiedEvidence { peer, request, binding, channel_binding, documents, case })
+        Ok(VerifiedEvidence { peer, request, binding, channel_binding, documents, held, terms, case })
     }
 }
 
@@ -226,6 +229,16 @@ impl VerifiedEvidence {
     /// How it is tied to the connection.
     pub fn channel_binding(&self) -> ChannelBinding {
         self.channel_binding
+    }
+
+    /// The held lease that this is a later round of; none in the first.
+    pub fn held(&self) -> Option<&Arc<round::Held>> {
+        self.held.as_ref()
+    }
+
+    /// How often a held lease is attested again.
+    pub fn hold_terms(&self) -> HoldTerms {
+        self.terms
     }
 
     /// What verified.

@@ -75,9 +75,19 @@ fn decisions(page: &mut Page<'_>, parts: &Parts) -> Result<(), Error> {
     page.counters("denials", "Requests that were denied.", denials)?;
     page.counters("releases", "Releases.", one(measures.releases.value()))?;
     page.counters(
+        "renewals",
+        "Later rounds of held leases that were verified anew.",
+        one(measures.renewals.value()),
+    )?;
+    page.counters(
         "undelivered",
         "Recorded releases that did not reach their workload.",
         one(measures.undelivered.value()),
+    )?;
+    page.counters(
+        "flips",
+        "Denials that a delivered release of the same secret to the same identity followed.",
+        one(parts.broker.recorder.flips().found(parts.broker.clock.untrusted().wall)),
     )?;
     let stages = measures.stages.values().map(|(stage, held)| of("stage", stage.name(), held));
     page.histograms("stage_seconds", "Time that each stage of a request took.", stages)
@@ -164,10 +174,11 @@ fn connections(page: &mut Page<'_>, parts: &Parts) -> Result<(), Error> {
     page.gauges("connections", "Workloads' connections.", one(number(parts.shards.connections())))?;
     page.gauges(
         "streams",
-        "Requests under way, held leases included.",
+        "Requests under way, held streams included.",
         one(number(broker.admission.streams())),
     )?;
     page.gauges("leases", "Leases that stand.", one(number(broker.leases().count())))?;
+    page.gauges("held", "Leases that are held by a stream.", one(number(broker.leases().held())))?;
     let refused = parts.handshakes.values().map(|(cause, count)| of("cause", cause, count));
     page.counters(
         "handshakes_refused",

@@ -28,6 +28,7 @@ mod latch;
 mod policy;
 mod clock;
 mod grants;
+mod hold;
 mod hardware;
 mod release;
 mod transport;

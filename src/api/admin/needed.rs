@@ -135,7 +135,7 @@ pub(super) fn needed(denial: Denial) -> &'static str {
         Denial::TtlTooLong => {
             "a request for at most the maximum lease of each of its secrets, or a longer maximum"
         }
-        Denial::HoldUnavailable => "a request without `hold`",
+        Denial::HoldUnavailable => "a longer lease, or a request without `hold`",
         Denial::ParametersNotTaken => "a request without parameters that the secret's engine does not take",
         Denial::GrantExpired => {
             "nothing but a new request, unless it comes often: then the broker is overloaded"
@@ -143,6 +143,15 @@ pub(super) fn needed(denial: Denial) -> &'static str {
         Denial::GrantSuperseded => {
             "nothing but a new request: something that the decision rested on changed before the secret \
              left"
+        }
+        Denial::LeaseRevoked => {
+            "a new request, where the lease was ended by itself: `portcullis audit show` has whoever revoked it and why"
+        }
+        Denial::HoldExpired => {
+            "whatever the rounds before it lacked: their records, of the same lease, say what was uncertain"
+        }
+        Denial::HoldDrained => {
+            "a new stream, which a client that holds opens by itself: the broker stopped, or the connection was too old"
         }
     }
 }

@@ -36,15 +36,20 @@ impl Recovered {
     /// Takes one record, in the log's order.
     pub fn take(&mut self, record: &Record) {
         match &record.event {
-            Event::Denied { latches, .. } => {
+            Event::Denied { denial, case, latches, .. } => {
                 latches.iter().for_each(|set| self.latches.replay(set, &record.id, self.now));
+                if let Some(lease) = case.lease.as_ref().filter(|_| denial.reason().ends_lease()) {
+                    drop(self.leases.end(lease));
+                }
             }
             Event::LatchCleared { key, .. } => drop(self.latches.clear(key)),
-            Event::Released { case, lease_id, not_after } => {
+            // Where a hold began before the horizon its release is not read, and a renewal has all of it.
+            Event::Released { case, lease_id, not_after } | Event::Renewed { case, lease_id, not_after } => {
                 self.trusted_time = self.trusted_time.max(record.time);
                 let Some(identity) = case.identity.clone() else { return };
                 let left = not_after.since(self.now.wall);
                 let secrets = case.secrets.iter();
+                let first = self.leases.find(lease_id).map(|lease| lease.decision_id);
                 self.leases.enter(Lease {
                     id: lease_id.clone(),
                     identity,
@@ -52,12 +57,16 @@ impl Recovered {
                     secrets: secrets.map(|one| (one.path.clone(), one.version.unwrap_or(0))).collect(),
                     not_after: *not_after,
                     not_after_boot: self.now.boot.plus(left),
-                    decision_id: record.id.clone(),
+                    decision_id: first.unwrap_or_else(|| record.id.clone()),
                 });
             }
-            Event::Undelivered { lease_id, .. } | Event::LeaseEnded { lease_id, .. } => {
-                drop(self.leases.end(lease_id));
+            // Of a renewal: the lease stands as before; when exactly it would have ended is not kept.
+            Event::Undelivered { decision_id, lease_id, .. } => {
+                if self.leases.find(lease_id).is_some_and(|lease| lease.decision_id == *decision_id) {
+                    drop(self.leases.end(lease_id));
+                }
             }
+            Event::LeaseEnded { lease_id, .. } => drop(self.leases.end(lease_id)),
             Event::HandshakeRefused { .. }
             | Event::Counted { .. }
             | Event::AdminIntent { .. }

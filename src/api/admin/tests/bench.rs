@@ -303,6 +303,7 @@ fn broker(clock: Arc<Clock>, trust: Arc<Trust>, recorder: Arc<Recorder>, kv: Arc
             formats: vec!["process".into()],
             answer_within_ms: 5000,
             channel_binding_none: false,
+            reattest_within_ms: 60_000,
         },
         clock,
         freshness: Freshness::new(trust.clone()),
