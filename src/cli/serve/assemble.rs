@@ -49,13 +49,19 @@ pub enum StartError {
     #[error("the store: {0}")]
     Store(#[from] StoreError),
     /// The audit log does not open.
-    #[error("the audit log: {0}")]
+    #[error(
+        "the audit log: {0}; keep both directories as they are: `portcullis audit verify` says what is wrong, and \
+         deploy/README.md how to go on"
+    )]
     Log(String),
     /// The store has been used, and its audit log is not there.
     #[error("the audit log is missing beside a store that has been used: put it back, or restore both")]
     LogMissing,
     /// The store lacks changes that were acknowledged.
-    #[error("the store ends at commit {stored}, but commit {logged} was acknowledged: restore the store")]
+    #[error(
+        "the store ends at commit {stored}, but commit {logged} was acknowledged: keep this directory and the audit log as \
+         they are, and restore the last backup into a new directory (`portcullis restore`)"
+    )]
     StoreBehindLog {
         /// The store's last commit.
         stored: u64,
@@ -92,6 +98,7 @@ impl Server {
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
         let operations = start_operations(config)?;
         let now = reading(source.as_ref())?;
+        examine(config, now)?;
         let vault = open_vault(config).await?;
         let mut recovered = Recovered::new(now);
         let (log, report) = open_log(config, now, |record| recovered.take(record))?;
@@ -267,6 +274,7 @@ async fn assemble(
     let kv: Arc<dyn Engine> = kv;
     let engines = BTreeMap::from([("kv".to_owned(), kv)]);
     let verifiers = Arc::new(Verifiers::new(None));
+    verifiers.seen().remember(recovered.counters);
     let section = config.evidence.clone();
     let read = tokio::task::spawn_blocking(move || section.read(now)).await;
     verifiers.set_hardware(read.map_err(|_| StoreError::Unavailable("evidence was not read".to_owned()))?);
@@ -338,6 +346,22 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
     let broker = &config.broker;
     let audience = Some(broker.spiffe_id.clone());
     ServerIdentity::new(broker.certificate.clone(), broker.key.clone(), audience, provider)
+}
+
+/// Holds store and log against each other before either is opened, as opening changes both: what is damaged stays as it is.
+fn examine(config: &Config, now: Now) -> Result<(), StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
+    let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
+    let report = Log::examine(&config.storage.audit, &key, recover::horizon(now));
+    let report = report.map_err(|error| failed(&error))?;
+    match SledStore::examine(&config.storage.data)? {
+        // What intents there are is told by the records alone: that they have an end is the opened log's matter.
+        Some(stored) => recover::reconcile(&report, stored, stored.0).map(drop),
+        None => {
+            tracing::warn!("no room to look at a copy of the store: opening it would change a damaged one");
+            Ok(())
+        }
+    }
 }
 
 async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
