@@ -12,6 +12,7 @@ use super::committer::{self, Claim, Inner, Job, Sync, blobs_empty};
 use super::files;
 use super::{CommitNumber, Entry, Store, StoreError, StoreId, Transaction};
 use crate::limits;
+use crate::measure::Histogram;
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, Mode, flock};
 use std::fs::File;
@@ -105,7 +106,15 @@ impl SledStore {
             return Err(chunks::damaged("`blobs` holds values that were never synced"));
         }
         let gate = RwLock::new(CommitNumber(read_number(&db)?));
-        let inner = Arc::new(Inner { db, sync, blobs, gate, seal: OnceLock::new(), _lock: lock });
+        let inner = Arc::new(Inner {
+            db,
+            sync,
+            blobs,
+            gate,
+            seal: OnceLock::new(),
+            commit_times: Histogram::default(),
+            _lock: lock,
+        });
         let (queue, jobs) = sync_channel(limits::STORE_QUEUE);
         let shared = Arc::clone(&inner);
         let committer = std::thread::Builder::new()
@@ -192,6 +201,10 @@ impl Store for SledStore {
 
     async fn last_commit(&self) -> Result<CommitNumber, StoreError> {
         self.reading().await.map(|(_, gate)| *gate)
+    }
+
+    fn commit_times(&self) -> Option<&Histogram> {
+        self.inner.as_deref().map(|inner| &inner.commit_times)
     }
 }
 

@@ -15,6 +15,8 @@
 
 #[path = "../support/cli.rs"]
 mod world;
+#[path = "../support/probe.rs"]
+mod probe;
 
 #[path = "../support/corim.rs"]
 mod corim;
@@ -22,9 +24,11 @@ mod corim;
 mod admin;
 mod audit;
 mod exec;
+mod figures;
 mod get;
 mod import;
 mod hold;
+mod operations;
 mod revoke;
 mod serve;
 mod usage;

@@ -21,6 +21,7 @@ use crate::evidence::sev_snp::SevSnpTrust;
 use crate::evidence::tdx::TdxTrust;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
+use crate::measure::{Measures, Named};
 use crate::policy::Pdp;
 use crate::registry::Registry;
 use crate::release::kv::Kv;
@@ -29,10 +30,12 @@ use crate::store::keysource::KeyFile;
 use crate::store::marks::{self, StoredMarks};
 use crate::store::sled::SledStore;
 use crate::store::{Store, StoreError, Vault};
+use crate::telemetry::{Operations, Parts, Telemetry};
 use crate::time::{Clock, Now, TimeSource, WallTime};
 use crate::transport::acceptor::{Acceptor, ConnectionLimits, PeerKind};
 use crate::transport::administrator::AdministratorVerifier;
 use crate::transport::certificate::ServerIdentity;
+use crate::transport::observer::Cause;
 use crate::transport::tls;
 use crate::transport::verifier::WorkloadVerifier;
 use crate::transport::{Marks, MarksUnavailable, Shards, Trust};
@@ -95,11 +98,13 @@ pub struct Server {
     keeper: JoinHandle<()>,
     /// Last of all: a stream that was left ends its records there.
     _shards: Arc<Shards>,
+    operations: Operations,
 }
 
 impl Server {
     /// Opens what is on disk, settles what an earlier process left open, loads, listens.
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
+        let operations = start_operations(config)?;
         let now = reading(source.as_ref())?;
         examine(config, now)?;
         let vault = open_vault(config).await?;
@@ -121,7 +126,7 @@ impl Server {
             commit: vault.store().last_commit().await?.0,
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
-        Server::listen(config, broker, registry, kv, collateral).await
+        Server::listen(config, broker, registry, kv, collateral, operations).await
     }
 
     async fn listen(
@@ -130,10 +135,12 @@ impl Server {
         registry: Arc<Registry>,
         kv: Arc<Kv>,
         collateral: Collateral,
+        operations: Operations,
     ) -> Result<Server, StartError> {
         let (shutdown, stopped) = watch::channel(false);
-        let (heard, observer) = Heard::new();
-        let parts = Parts { config, broker: &broker, observer: Arc::new(observer) };
+        let handshakes = Arc::new(Named::new(Cause::names()));
+        let (heard, observer) = Heard::new(handshakes.clone());
+        let doors = Doors { config, broker: &broker, observer: Arc::new(observer) };
         let shards = Arc::new(Shards::start().map_err(StartError::Threads)?);
         let workloads = bind(config.broker.listen).await?;
         let operators = bind(config.admin.listen).await?;
@@ -142,10 +149,10 @@ impl Server {
         let release = ReleaseService::server(broker.clone());
         let audit = config.storage.audit.clone();
         let admin = AdminService::server(registry.clone(), kv, audit, collateral.holdings.clone());
-        let workloads = parts
+        let workloads = doors
             .acceptor(workloads, PeerKind::Workload, Some(shards.clone()))
             .serve(Front::new(release), stopped.clone());
-        let operators = parts
+        let operators = doors
             .acceptor(operators, PeerKind::Administrator, None)
             .serve(Front::new(admin), stopped.clone());
         let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
@@ -156,7 +163,25 @@ impl Server {
             heard,
             stopped,
         ));
-        Ok(Server { broker, registry, address, admin_address, shutdown, listeners, keeper, _shards: shards })
+        operations.telemetry().serving(Parts {
+            broker: broker.clone(),
+            registry: registry.clone(),
+            shards: shards.clone(),
+            handshakes,
+            identity: server_identity(config, Arc::new(tls::crypto_provider())),
+            directories: [("store", config.storage.data.clone()), ("audit", config.storage.audit.clone())],
+        });
+        Ok(Server {
+            broker,
+            registry,
+            address,
+            admin_address,
+            shutdown,
+            listeners,
+            keeper,
+            _shards: shards,
+            operations,
+        })
     }
 
     /// Where workloads connect.
@@ -167,6 +192,16 @@ impl Server {
     /// Where operators connect.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
+    }
+
+    /// Where probes and scrapers connect, where they may.
+    pub fn operations_address(&self) -> Option<SocketAddr> {
+        self.operations.address()
+    }
+
+    /// How the broker stands.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        self.operations.telemetry()
     }
 
     /// The broker behind the listeners.
@@ -181,6 +216,7 @@ impl Server {
 
     /// Drains the listeners, records the stop, and closes the log.
     pub async fn stop(self) {
+        self.operations.telemetry().draining();
         let _ = self.shutdown.send(true);
         for listener in self.listeners {
             let _ = listener.await;
@@ -199,13 +235,13 @@ impl Server {
 }
 
 /// What both listeners share.
-struct Parts<'a> {
+struct Doors<'a> {
     config: &'a Config,
     broker: &'a Arc<Broker>,
     observer: Arc<keep::Observer>,
 }
 
-impl Parts<'_> {
+impl Doors<'_> {
     fn acceptor(&self, listener: TcpListener, kind: PeerKind, shards: Option<Arc<Shards>>) -> Acceptor {
         let provider = Arc::new(tls::crypto_provider());
         let (clock, observer) = (self.broker.clock.clone(), self.observer.clone());
@@ -275,6 +311,7 @@ async fn assemble(
         pdp,
         recorder,
         engines,
+        measures: Measures::default(),
     };
     Ok((broker, collateral))
 }
@@ -406,6 +443,12 @@ fn reading(source: &dyn TimeSource) -> Result<Now, StartError> {
         (Some(wall), Some(boot)) => Ok(Now { wall, boot }),
         _ => Err(StartError::Clock),
     }
+}
+
+fn start_operations(config: &Config) -> Result<Operations, StartError> {
+    let listen = config.operations.as_ref().map(|section| section.listen);
+    let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
+    Operations::start(listen).map_err(|error| StartError::Listen(listen.unwrap_or(unspecified), error))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
