@@ -109,10 +109,12 @@ impl Server {
         examine(config, now)?;
         let vault = open_vault(config).await?;
         let mut recovered = Recovered::new(now);
-        let (log, report) = open_log(config, now, |record| recovered.take(record))?;
+        let lived = highest_time(&vault).await?;
+        let since = recover::view(now, lived);
+        let (log, report) = open_log(config, since, |record| recovered.take(record))?;
         let last_intent = Registry::last_applied_intent(&vault).await?;
         let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;
-        let highest = highest_time(&vault).await?.max(recovered.trusted_time);
+        let highest = lived.max(recovered.trusted_time);
         let clock = Arc::new(Clock::new(source, highest));
         let recorder = Arc::new(Recorder::new(log, clock.boot_id()));
         recover::settle(&recorder, owed, now).await?;
@@ -406,12 +408,12 @@ async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
 
 fn open_log(
     config: &Config,
-    now: Now,
+    since: WallTime,
     take: impl FnMut(&crate::audit::record::Record),
 ) -> Result<(Arc<Log>, crate::audit::log::OpenReport), StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
     let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
-    let opened = Log::open(&config.storage.audit, key, recover::horizon(now), take);
+    let opened = Log::open(&config.storage.audit, key, since, take);
     let (log, report) = opened.map_err(|error| failed(&error))?;
     Ok((Arc::new(log), report))
 }
