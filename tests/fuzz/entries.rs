@@ -132,6 +132,12 @@ pub fn drive(name: &str, data: &[u8]) -> bool {
     (entry.accepts)(&bytes)
 }
 
+/// The same for the entry that the first byte names: all of them in one target.
+pub fn drive_any(data: &[u8]) -> bool {
+    let Some((which, rest)) = data.split_first() else { return false };
+    drive(ALL[usize::from(*which) % ALL.len()].name, rest)
+}
+
 /// One edit: what, where (16 bits over the length), and two bytes to do it with.
 pub fn apply(bytes: &mut Vec<u8>, [what, high, low, first, second]: [u8; 5]) {
     let at = (usize::from(high) << 8 | usize::from(low)) * (bytes.len() + 1) / 0x1_0000;
