@@ -37,6 +37,9 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
+/// Paths, each with its parameters.
+type Secrets = Vec<(String, BTreeMap<String, Vec<u8>>)>;
+
 /// Everything that goes into a binding.
 #[derive(Clone, Debug, PartialEq)]
 struct Said {
@@ -50,7 +53,7 @@ struct Said {
     ttl: u32,
     hold: bool,
     channel_bindings: Vec<String>,
-    secrets: Vec<(String, BTreeMap<String, Vec<u8>>)>,
+    secrets: Secrets,
 }
 
 impl Said {
@@ -140,7 +143,7 @@ fn list(items: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
 }
 
 /// Reads an encoded request back: what can be read in one way only stands for one request only.
-fn decoded(mut rest: &[u8]) -> (u32, bool, Vec<String>, Vec<(String, BTreeMap<String, Vec<u8>>)>) {
+fn decoded(mut rest: &[u8]) -> (u32, bool, Vec<String>, Secrets) {
     fn number(rest: &mut &[u8]) -> u32 {
         let (head, tail) = rest.split_first_chunk().unwrap();
         *rest = tail;
