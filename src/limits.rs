@@ -279,6 +279,11 @@ pub const TPM_RETRIES: u32 = 10;
 pub const TPM_RETRY_MS: u64 = 50;
 /// How often a quote is repeated because a PCR changed meanwhile: boots are over when workloads ask.
 pub const TPM_QUOTES: u32 = 5;
+/// A quote for one attestation, milliseconds, waiting for its turn included: half of the usual time to answer a challenge
+/// (`answer_within_ms`), so that a TPM that hangs does not cost the documents that need none.
+pub const ATTEST_QUOTE_WITHIN_MS: u64 = 5_000;
+/// A file of a TPM's enrolment, bytes: keys, an EK certificate in its padding and its issuers, in hex.
+pub const TPM_ENROLMENT_FILE_BYTES: u64 = 128 * 1024;
 /// Nesting of CBOR (`evidence.md` §1).
 pub const CBOR_DEPTH: usize = 16;
 /// Entries of a CBOR map whose keys need not ascend, each compared with all before: a Nitro document has at most 32 in one,
@@ -341,8 +346,19 @@ pub const TPM2_EVENTS: usize = 512;
 pub const TPM2_EK_CERTIFICATE_BYTES: usize = 8 * 1024;
 /// Certificates that an attester passes along with its EK's: chains have one or two between it and the root.
 pub const TPM2_EK_ISSUERS: usize = 4;
-/// The answer to an enrolment's challenge arrives within this time, milliseconds (`evidence.md` §1): a TPM takes 2 s.
-pub const TPM2_ENROL_WITHIN_MS: u64 = 60_000;
+/// The answer to an enrolment's challenge arrives within this time, milliseconds. A TPM takes 2 s; an administrator carries one
+/// file to the node and one back by hand, and may have to log in there first.
+pub const TPM2_ENROL_WITHIN_MS: u64 = 10 * 60_000;
+/// Enrolments that wait for their answer at once: more than administrators carry files for in that time.
+pub const TPM2_ENROLMENTS: usize = 64;
+/// Attestation keys of one node: one in use and its successors.
+pub const TPM2_KEYS_PER_NODE: usize = 8;
+/// Attestation keys of all nodes: one each, and one more while it is replaced.
+pub const TPM2_KEYS: usize = 200_000;
+/// Endorsement keys that one enrolment approves: those of the kinds that one TPM has.
+pub const TPM2_APPROVED_EKS: usize = 8;
+/// Counters of TPMs that are written to the store at once: they change at boots, and a rack may boot together.
+pub const TPM2_COUNTERS_AT_ONCE: usize = 32;
 
 // Policy and reference values.
 
@@ -398,3 +414,29 @@ pub const DCAP_COLLATERAL_BYTES: usize = 64 * 1024;
 pub const DCAP_ENDORSEMENTS: usize = 4;
 /// An issuer chain in a header of the PCS, bytes, percent-encoded: two certificates take some 2.5 KB.
 pub const DCAP_ISSUER_CHAIN_BYTES: usize = 8 * 1024;
+/// Parts of Intel's collateral that are kept: four a platform, one of them its own; Intel has some tens of FMSPCs, and
+/// each takes some 20 KB.
+pub const DCAP_KEPT_PARTS: usize = 512;
+
+// Collateral that is fetched.
+
+/// All headers of a service's answer, bytes: an issuer chain takes up to 8 KiB (`DCAP_ISSUER_CHAIN_BYTES`).
+pub const COLLATERAL_HEADER_BYTES: usize = 16 * 1024;
+/// What of an answer is read ahead, bytes: twice the headers, so that it is they that are too large and not the buffer.
+pub const COLLATERAL_BUFFER_BYTES: usize = 32 * 1024;
+/// A chain of AMD's, bytes: intermediate and root take some 4.8 KB in PEM.
+pub const COLLATERAL_CHAIN_BYTES: usize = 16 * 1024;
+/// Items that are being fetched or wait for their turn: past it callers hear so at once.
+pub const COLLATERAL_UNDER_WAY: usize = 64;
+/// Items that failed and are remembered, so that they are not asked for at once again.
+pub const COLLATERAL_FAILED_ITEMS: usize = 4_096;
+/// Files that are read from the collateral directory: those of AMD's chips and a few hundred of Intel's.
+pub const COLLATERAL_FILES: usize = SEV_SNP_KEPT_CERTIFICATES + 1_024;
+/// Files that could not be read or written and are told of.
+pub const COLLATERAL_FILE_FAULTS: usize = 256;
+/// Identities for whose requests something was fetched within a minute; past it no new one's is.
+pub const COLLATERAL_IDENTITIES: usize = 4_096;
+/// How long `admin collateral refresh` is waited for, milliseconds: other acts wait meanwhile, a revocation among them.
+pub const COLLATERAL_REFRESH_WAITS_MS: u64 = 3_000;
+/// How often what is held is looked at for what is due, milliseconds.
+pub const COLLATERAL_TICK_MS: u64 = 60_000;

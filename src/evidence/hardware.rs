@@ -8,8 +8,14 @@ use super::nitro::{self, NitroTrust};
 use super::outcome::Refusal;
 use super::sev_snp::{self, SevSnpTrust};
 use super::tdx::{self, TdxTrust};
+use super::tpm2::enroll::Manufacturers;
 use super::tpm2::{self, Tpm2Trust};
 use crate::denial::Denial;
+use crate::request::Document;
+use crate::spiffe::SpiffeId;
+use crate::time::Now;
+use std::pin::Pin;
+use std::sync::Arc;
 
 /// What is known of one format's trust. The zero value takes nothing.
 #[derive(Clone, Debug, Default)]
@@ -24,11 +30,24 @@ pub enum Held<T> {
 }
 
 impl<T> Held<T> {
+    /// The trust, where it is known.
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Held::Known(trust) => Some(trust),
+            Held::NotTaken | Held::Unknown(_) => None,
+        }
+    }
+
     /// The trust. **Denies** `EvidenceFormatNotOffered`, `CollateralUnavailable`.
     pub fn get(&self, format: &str) -> Result<&T, Refusal> {
+        self.get_or(format, Denial::CollateralUnavailable)
+    }
+
+    /// The trust. **Denies** `EvidenceFormatNotOffered`, and `unknown` where it could not be read.
+    pub fn get_or(&self, format: &str, unknown: Denial) -> Result<&T, Refusal> {
         match self {
             Held::NotTaken => Err(Refusal::new(Denial::EvidenceFormatNotOffered, format!("`{format}`"))),
-            Held::Unknown(why) => Err(Refusal::new(Denial::CollateralUnavailable, why.clone())),
+            Held::Unknown(why) => Err(Refusal::new(unknown, why.clone())),
             Held::Known(trust) => Ok(trust),
         }
     }
@@ -39,6 +58,8 @@ impl<T> Held<T> {
 pub struct Hardware {
     /// For `tpm2`: the enrolled keys.
     pub tpm2: Held<Tpm2Trust>,
+    /// For the enrolment of those: the TPMs' manufacturers. No release rests on them.
+    pub manufacturers: Held<Arc<Manufacturers>>,
     /// For `nitro`.
     pub nitro: Held<NitroTrust>,
     /// For `sev-snp`.
@@ -46,6 +67,33 @@ pub struct Hardware {
     /// For `tdx`.
     pub tdx: Held<TdxTrust>,
 }
+
+/// What is kept of vendors' collateral beside what is configured, and where more of it is asked for.
+pub trait Supply: Send + Sync {
+    /// Asks for what these documents need that neither came along nor is held; it ends within its own bound, and gives what
+    /// could not be had, each with the reason. None where nothing is missing. The documents are untrusted.
+    fn supply<'a>(
+        &'a self,
+        identity: &'a SpiffeId,
+        documents: &'a [Document],
+        now: Now,
+    ) -> Option<Supplying<'a>>;
+
+    /// The configured trust, with what is held for one `sev-snp` document.
+    fn sev_snp(&self, body: &[u8], now: Now) -> SevSnpTrust;
+
+    /// The configured trust, with what is held for one `tdx` document.
+    fn tdx(&self, body: &[u8], now: Now) -> TdxTrust;
+
+    /// Swaps the configured trust, where it is known; what it does not vouch for is let go. Blocks.
+    fn set_trust(&self, sev_snp: Option<SevSnpTrust>, tdx: Option<TdxTrust>);
+
+    /// Changes whenever what is held may refuse what it did not refuse before.
+    fn epoch(&self) -> u64;
+}
+
+/// See [`Supply::supply`].
+pub type Supplying<'a> = Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>>;
 
 impl Hardware {
     /// The formats that are configured and cannot be decided, and why.
@@ -58,6 +106,7 @@ impl Hardware {
         }
         let all = [
             why(tpm2::FORMAT, &self.tpm2),
+            why(tpm2::FORMAT, &self.manufacturers),
             why(nitro::FORMAT, &self.nitro),
             why(sev_snp::FORMAT, &self.sev_snp),
             why(tdx::FORMAT, &self.tdx),

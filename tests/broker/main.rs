@@ -27,6 +27,8 @@ mod freshness;
 mod latch;
 mod policy;
 mod clock;
+mod enrolment;
+mod collateral;
 mod grants;
 mod hold;
 mod hardware;

@@ -74,6 +74,8 @@ verbs! {
     ImportReferenceSets: "reference import", Widens, [Reference];
     ListReferenceSets: "reference list", Reads, [Reference, Audit];
     EnrolNode: "node enrol", Widens, [Nodes];
+    BeginTpmEnrolment: "node enrol tpm", Widens, [Nodes];
+    FinishTpmEnrolment: "node enrol proof", Widens, [Nodes];
     RemoveNode: "node remove", Narrows, [Nodes];
     ListNodes: "node list", Reads, [Nodes, Audit];
     ListLatches: "latch list", Reads, [Operations, Audit];
@@ -90,6 +92,9 @@ verbs! {
     Explain: "explain", Reads, [Audit];
     PutAdministrator: "administrator put", Widens, [Administrators];
     RemoveAdministrator: "administrator remove", Narrows, [Administrators];
+    CollateralStatus: "collateral status", Watches, [Operations, Audit];
+    RefreshCollateral: "collateral refresh", Widens, [Operations];
+    ImportCollateral: "collateral import", Widens, [Operations];
     ListAdministrators: "administrator list", Reads, [Administrators, Audit];
 }
 
@@ -200,6 +205,14 @@ impl AdminService {
         noted.map_err(|error| {
             answer::refuse(Refusal::AuditUnavailable, format!("the audit log cannot be written: {error}"))
         })
+    }
+
+    /// Records that an act was refused for what it is about, and gives the refusal on.
+    pub(super) async fn refused(&self, caller: &Caller, target: &str, why: Status) -> Status {
+        match self.note_read(caller, target, Some(why.message().to_owned())).await {
+            Ok(()) => why,
+            Err(unrecorded) => unrecorded,
+        }
     }
 
     /// Records that something was looked at, or asked for in vain.

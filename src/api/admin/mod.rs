@@ -5,7 +5,9 @@
 
 mod access;
 mod administrators;
+mod attestation;
 mod answer;
+mod collateral;
 mod decision;
 mod explain;
 mod import;
@@ -26,6 +28,7 @@ mod tests;
 pub use access::{Effect, Verb};
 pub use trust::HIGHEST_TIME;
 
+use crate::collateral::Holdings;
 use crate::limits;
 use crate::proto::admin::admin_server::{Admin, AdminServer};
 use crate::proto::admin::*;
@@ -43,10 +46,14 @@ pub struct AdminService {
     kv: Arc<Kv>,
     /// Where the audit log is, for `explain` alone, which reads it.
     audit_directory: PathBuf,
+    /// Vendors' collateral, where it is kept.
+    collateral: Option<Holdings>,
     /// Held by whatever changes something: what an act has checked still holds when it is made.
     turn: Arc<Mutex<()>>,
     /// Held by `explain`, which may read much of the log.
     explaining: Arc<Mutex<()>>,
+    /// Enrolments of attestation keys that wait for their answer.
+    enrolments: Arc<std::sync::Mutex<attestation::Waiting>>,
 }
 
 impl AdminService {
@@ -55,15 +62,18 @@ impl AdminService {
         registry: Arc<Registry>,
         kv: Arc<Kv>,
         audit_directory: PathBuf,
+        collateral: Holdings,
     ) -> AdminServer<AdminService> {
-        AdminServer::new(AdminService::new(registry, kv, audit_directory))
+        let service = AdminService::new(registry, kv, audit_directory);
+        AdminServer::new(AdminService { collateral: Some(collateral), ..service })
             .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES)
             .max_encoding_message_size(limits::ADMIN_MESSAGE_BYTES)
     }
 
     fn new(registry: Arc<Registry>, kv: Arc<Kv>, audit_directory: PathBuf) -> Self {
         let (turn, explaining) = (Arc::default(), Arc::default());
-        AdminService { registry, kv, audit_directory, turn, explaining }
+        let enrolments = Arc::default();
+        AdminService { registry, kv, audit_directory, collateral: None, turn, explaining, enrolments }
     }
 }
 
@@ -103,6 +113,8 @@ calls! {
     import_reference_sets: ImportReferenceSetsRequest => ImportReferenceSetsResponse, ImportReferenceSets, |m| m.name.clone(), import::import;
     list_reference_sets: ListReferenceSetsRequest => ListReferenceSetsResponse, ListReferenceSets, |_m| String::new(), reference::list;
     enrol_node: EnrolNodeRequest => EnrolNodeResponse, EnrolNode, |m| m.name.clone(), nodes::enrol;
+    begin_tpm_enrolment: BeginTpmEnrolmentRequest => BeginTpmEnrolmentResponse, BeginTpmEnrolment, |m| m.node.clone(), attestation::begin;
+    finish_tpm_enrolment: FinishTpmEnrolmentRequest => FinishTpmEnrolmentResponse, FinishTpmEnrolment, |m| m.node.clone(), attestation::finish;
     remove_node: RemoveNodeRequest => ChangeResponse, RemoveNode, |m| m.name.clone(), nodes::remove;
     list_nodes: ListNodesRequest => ListNodesResponse, ListNodes, |_m| String::new(), nodes::list;
     list_latches: ListLatchesRequest => ListLatchesResponse, ListLatches, |m| m.identity.clone(), operations::list_latches;
@@ -119,5 +131,8 @@ calls! {
     explain: ExplainRequest => ExplainResponse, Explain, |m| explain::target(m), explain::explain;
     put_administrator: PutAdministratorRequest => ChangeResponse, PutAdministrator, |m| m.name.clone(), administrators::put;
     remove_administrator: RemoveAdministratorRequest => ChangeResponse, RemoveAdministrator, |m| administrators::target(m), administrators::remove;
+    collateral_status: CollateralStatusRequest => CollateralStatusResponse, CollateralStatus, |_m| String::new(), collateral::status;
+    refresh_collateral: RefreshCollateralRequest => RefreshCollateralResponse, RefreshCollateral, |_m| "collateral".to_owned(), collateral::refresh;
+    import_collateral: ImportCollateralRequest => ImportCollateralResponse, ImportCollateral, |_m| "collateral".to_owned(), collateral::import;
     list_administrators: ListAdministratorsRequest => ListAdministratorsResponse, ListAdministrators, |_m| String::new(), administrators::list;
 }
