@@ -7,8 +7,10 @@
 mod assemble;
 mod keep;
 mod recover;
+mod stopped;
 
 pub use assemble::{Server, StartError};
+pub use stopped::{Stopped, open_stopped};
 
 use crate::cli::config::{Config, LogFormat};
 use crate::cli::exit;

@@ -57,6 +57,7 @@ impl Registry {
             | Kind::Mark
             | Kind::Lease
             | Kind::Latch
+            | Kind::Proposal
             | Kind::State => {}
         }
     }

@@ -12,6 +12,7 @@ mod link;
 mod node;
 mod operations;
 mod output;
+mod pending;
 mod policy;
 mod reference;
 mod secret;
@@ -79,6 +80,12 @@ enum Command {
     /// Put, list and remove administrators.
     #[command(subcommand)]
     Administrator(administrator::Command),
+    /// List, show, approve, reject and withdraw changes that wait for a second person.
+    #[command(subcommand)]
+    Pending(pending::Command),
+    /// Whether changes wait for a second person.
+    #[command(subcommand)]
+    TwoPersons(pending::TwoPersonsCommand),
 }
 
 /// Runs the command; gives its exit code.
@@ -110,6 +117,8 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Status(command) => trust::status(command, &operators).await,
         Command::Explain(command) => explain::run(command, &operators).await,
         Command::Administrator(command) => administrator::run(command, &operators).await,
+        Command::Pending(command) => pending::run(command, &operators).await,
+        Command::TwoPersons(command) => pending::two_persons(command, &operators).await,
     }
 }
 

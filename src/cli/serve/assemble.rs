@@ -10,7 +10,7 @@ use crate::audit::log::Log;
 use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::challenge::admission::Admission;
-use crate::cli::config::Config;
+use crate::cli::config::{Config, TwoPersonsMode};
 use crate::cli::serve::keep::{self, Heard};
 use crate::cli::serve::recover::{self, Recovered};
 use crate::evidence::Verifiers;
@@ -99,6 +99,9 @@ impl Server {
         let kv = Arc::new(Kv::new(vault.clone())?);
         let broker = Arc::new(assemble(config, &vault, clock, recorder, recovered, kv.clone()).await?);
         let registry = Arc::new(Registry::new(vault.clone(), broker.clone(), own_digest()));
+        if config.admin.two_persons == TwoPersonsMode::Always {
+            registry.demand_two_persons();
+        }
         registry.load().await;
         let started = Event::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -303,13 +306,13 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
     ServerIdentity::new(broker.certificate.clone(), broker.key.clone(), audience, provider)
 }
 
-async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
+pub(super) async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
     let source = KeyFile::new(&config.storage.key_file, &config.storage.data);
     Ok(Arc::new(Vault::open(store, &source).await?))
 }
 
-fn open_log(
+pub(super) fn open_log(
     config: &Config,
     now: Now,
     take: impl FnMut(&crate::audit::record::Record),
@@ -322,7 +325,7 @@ fn open_log(
 }
 
 /// The highest wall time that an earlier process kept.
-async fn highest_time(vault: &Vault) -> Result<WallTime, StartError> {
+pub(super) async fn highest_time(vault: &Vault) -> Result<WallTime, StartError> {
     let mark = marks::read(vault, keep::HIGHEST_TIME).await?.unwrap_or_default();
     let mut bytes = [0; 8];
     let start = bytes.len().saturating_sub(mark.len());
