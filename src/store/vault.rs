@@ -58,7 +58,9 @@ kinds! {
     /// Anything of the broker's own that there is one of.
     State = 11;
     /// A change that waits for a second person.
-    Proposal = 20;
+    Proposal = 30;
+    /// A node's enrolled attestation key, by its Name.
+    AttestationKey = 20;
 }
 
 /// Typed access to a store: seals on the way in, opens on the way out.

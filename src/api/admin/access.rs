@@ -76,6 +76,8 @@ verbs! {
     RemoveReferenceSet: "reference remove", Narrows, [Reference];
     ListReferenceSets: "reference list", Reads, [Reference, Audit];
     EnrolNode: "node enrol", Widens, [Nodes];
+    BeginTpmEnrolment: "node enrol tpm", Widens, [Nodes];
+    FinishTpmEnrolment: "node enrol proof", Widens, [Nodes];
     RemoveNode: "node remove", Narrows, [Nodes];
     ListNodes: "node list", Reads, [Nodes, Audit];
     ListLatches: "latch list", Reads, [Operations, Audit];
@@ -173,8 +175,18 @@ impl Caller {
         &self.roles
     }
 
+    /// The same call, of which something else than the request is to wait for a second person.
+    pub(super) fn instead(&self, asked: Vec<u8>) -> Caller {
+        Caller { asked: Some(asked), ..self.again(self.verb) }
+    }
+
     /// The same person, who now makes what another proposed. The turn stays with the approver's own call.
     pub(super) fn on_behalf(&self, verb: Verb, asked: Vec<u8>, approval: Approval) -> Caller {
+        Caller { asked: Some(asked), approval: Some(approval), ..self.again(verb) }
+    }
+
+    /// The turn stays where it is.
+    fn again(&self, verb: Verb) -> Caller {
         Caller {
             administrator: self.administrator.clone(),
             key_sha256: self.key_sha256.clone(),
@@ -183,8 +195,8 @@ impl Caller {
             at: self.at,
             suspect: self.suspect,
             roles: self.roles.clone(),
-            asked: Some(asked),
-            approval: Some(approval),
+            asked: None,
+            approval: None,
             _turn: None,
         }
     }
@@ -312,6 +324,14 @@ impl AdminService {
         noted.map_err(|error| {
             answer::refuse(Refusal::AuditUnavailable, format!("the audit log cannot be written: {error}"))
         })
+    }
+
+    /// Records that an act was refused for what it is about, and gives the refusal on.
+    pub(super) async fn refused(&self, caller: &Caller, target: &str, why: Status) -> Status {
+        match self.note_read(caller, target, Some(why.message().to_owned())).await {
+            Ok(()) => why,
+            Err(unrecorded) => unrecorded,
+        }
     }
 
     async fn note_read(&self, caller: &Caller, target: &str, refused: Option<String>) -> Result<(), Status> {

@@ -9,8 +9,8 @@
 
 use super::access::{Caller, Verb};
 use super::answer::{self, Refusal};
-use super::{AdminService, administrators, listing, nodes, policy, reference, revocations, secrets, trust};
-use super::{two_persons, written};
+use super::{AdminService, administrators, attestation, listing, nodes, policy, reference, revocations};
+use super::{secrets, trust, two_persons, written};
 use crate::audit::random_id;
 use crate::limits;
 use crate::proto::admin::*;
@@ -395,6 +395,7 @@ macro_rules! proposable {
                     let $answer = $act(service, caller, decode::<$request>(request)?).await?;
                     Ok($change)
                 })+
+                Verb::FinishTpmEnrolment => attestation::enrol_proven(service, caller, request).await,
                 _ => Err(answer::defect()),
             }
         }
@@ -402,13 +403,15 @@ macro_rules! proposable {
         fn readable(verb: Verb, request: &[u8]) -> Result<String, Status> {
             let text = match verb {
                 $(Verb::$verb => serde_json::to_string_pretty(&decode::<$request>(request)?),)+
+                // What was proven, as it is kept.
+                Verb::FinishTpmEnrolment => return String::from_utf8(request.to_vec()).map_err(|_| answer::defect()),
                 _ => return Err(answer::defect()),
             };
             text.map_err(|_| answer::defect())
         }
 
         #[cfg(test)]
-        const PROPOSABLE: &[Verb] = &[$(Verb::$verb,)+];
+        const PROPOSABLE: &[Verb] = &[$(Verb::$verb,)+ Verb::FinishTpmEnrolment];
     };
 }
 

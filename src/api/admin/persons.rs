@@ -37,6 +37,8 @@ pub fn persons(verb: Verb) -> Persons {
         | Verb::ListAdministrators
         | Verb::ListPending
         | Verb::ShowPending => Persons::One,
+        // It only asks a TPM for a proof.
+        Verb::BeginTpmEnrolment => Persons::One,
         // Narrowing. An administrator who is removed leaves behind what waits for two: nobody is alone by removing others.
         Verb::DestroySecret
         | Verb::RemoveReferenceSet
@@ -55,6 +57,7 @@ pub fn persons(verb: Verb) -> Persons {
         | Verb::PutPolicy
         | Verb::PutReferenceSets
         | Verb::EnrolNode
+        | Verb::FinishTpmEnrolment
         | Verb::Unrevoke
         | Verb::AcceptCrl
         | Verb::AcceptBundle

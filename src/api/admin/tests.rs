@@ -1,6 +1,8 @@
 //! The calls, one by one, through the service's own trait.
 
 mod bench;
+mod pending;
+mod tpm;
 
 use super::*;
 use crate::audit::record::Event;
@@ -93,6 +95,8 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
         ListReferenceSets list_reference_sets ListReferenceSetsRequest::default();
         RemoveReferenceSet remove_reference_set RemoveReferenceSetRequest { name: "pay-1".into(), ..Default::default() };
         EnrolNode enrol_node node("n1", 1);
+        BeginTpmEnrolment begin_tpm_enrolment tpm::Node::new().request();
+        FinishTpmEnrolment finish_tpm_enrolment tpm::proof(bench).await;
         ListNodes list_nodes ListNodesRequest::default();
         RemoveNode remove_node RemoveNodeRequest { name: "n1".into(), ..Default::default() };
         Revoke revoke revoke_identity(ID);
@@ -105,6 +109,12 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
         Explain explain ExplainRequest { identity: ID.into(), secret: "kv/a".into(), ..Default::default() };
         PutAdministrator put_administrator administrator(&Operator::new(), &["audit"]);
         ListAdministrators list_administrators ListAdministratorsRequest {};
+        SetTwoPersons set_two_persons SetTwoPersonsRequest { on: true };
+        ListPending list_pending ListPendingRequest {};
+        ShowPending show_pending ShowPendingRequest { id: pending::id(bench, "kv/w1").await };
+        ApprovePending approve_pending ApprovePendingRequest { id: pending::id(bench, "kv/w1").await, ..Default::default() };
+        RejectPending reject_pending RejectPendingRequest { id: pending::id(bench, "kv/w2").await, why: "no".into() };
+        WithdrawPending withdraw_pending WithdrawPendingRequest { id: pending::id(bench, "kv/w3").await };
         RemoveAdministrator remove_administrator RemoveAdministratorRequest { whom: Some(remove_administrator_request::Whom::Name("eve".into())) };
     }
     codes
@@ -113,6 +123,7 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
 #[tokio::test]
 async fn every_verb_works_for_who_may_do_everything() {
     let bench = Bench::new().await;
+    pending::prepare(&bench).await;
     let codes = call_all(&bench, &bench.root).await;
     assert_eq!(codes.len(), Verb::ALL.len());
     for (verb, code) in codes {
@@ -172,6 +183,7 @@ async fn nothing_changes_where_the_log_cannot_be_written() {
         .put_administrator(bench.root.asks(administrator(&Operator::new(), &["audit"])))
         .await
         .unwrap();
+    pending::prepare(&bench).await;
     let (before, latches) = (bench.stored(), bench.registry.broker().latches.all().len());
     bench.break_log(true);
     for (verb, code) in call_all(&bench, &bench.root).await {

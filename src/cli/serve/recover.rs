@@ -3,6 +3,7 @@
 use crate::audit::log::OpenReport;
 use crate::audit::record::{Event, Record};
 use crate::cli::serve::StartError;
+use crate::evidence::tpm2::{self, Recorded};
 use crate::latch::LatchBook;
 use crate::limits;
 use crate::release::lease::{Lease, Leases};
@@ -24,17 +25,30 @@ pub struct Recovered {
     pub leases: Leases,
     /// The latest time of a release: a clock that was trusted said it. Other records' times were perhaps never trusted.
     pub trusted_time: WallTime,
+    /// Counters of TPMs, as the claims of verified quotes state them.
+    pub counters: Recorded,
     now: Now,
 }
 
 impl Recovered {
     /// Nothing yet.
     pub fn new(now: Now) -> Self {
-        Recovered { latches: LatchBook::default(), leases: Leases::default(), trusted_time: WallTime(0), now }
+        Recovered {
+            latches: LatchBook::default(),
+            leases: Leases::default(),
+            trusted_time: WallTime(0),
+            counters: Recorded::default(),
+            now,
+        }
     }
 
     /// Takes one record, in the log's order.
     pub fn take(&mut self, record: &Record) {
+        if let Event::Released { case, .. } | Event::Denied { case, .. } = &record.event
+            && let Some(claims) = case.claims.get(tpm2::FORMAT)
+        {
+            self.counters.take(claims, record.time);
+        }
         match &record.event {
             Event::Denied { denial, case, latches, .. } => {
                 latches.iter().for_each(|set| self.latches.replay(set, &record.id, self.now));
