@@ -35,9 +35,7 @@ fn policy(tail: &str) -> PutPolicyRequest {
 
 async fn propose(bench: &Bench, who: &Operator, tail: &str) -> String {
     let put = bench.service.put_policy(who.asks(policy(tail))).await.unwrap().into_inner();
-    let change = put.change.unwrap();
-    assert_eq!(change.commit == 0, change.proposal.is_empty(), "{change:?}");
-    change.proposal
+    put.change.unwrap().proposal
 }
 
 async fn approve(bench: &Bench, who: &Operator, id: &str) -> Code {
@@ -302,7 +300,7 @@ async fn the_same_change_proposed_twice_waits_once_and_only_so_many_wait() {
     let first = propose(&bench, &bench.root, "").await;
     assert_eq!(propose(&bench, &bench.root, "").await, first);
     for n in 1..limits::PROPOSALS {
-        propose(&bench, &bench.root, &"\n".repeat(n)).await;
+        assert!(!propose(&bench, &bench.root, &"\n".repeat(n)).await.is_empty());
     }
     let more = bench.service.put_policy(bench.root.asks(policy("\n\n\t"))).await;
     assert_eq!(code(more), Code::ResourceExhausted);
