@@ -25,6 +25,7 @@ fn act(words: &'static str, says: &'static str, arguments: &str) -> Act {
 
 /// Every verb of the API, in an order in which each can succeed; twice in a row too.
 fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
+    let [approved, rejected, withdrawn] = waiting(world);
     let root = world.root.display();
     vec![
         // First: what comes later changes what the refusal rests on, which ends it.
@@ -44,11 +45,20 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
             "secret configure kv/t/a --lease-default 60 --lease-maximum 120 --label a=b",
         ),
         act("secret set-disabled", "done", "secret disable kv/t/a"),
-        act("secret set-disabled", "done", "secret enable kv/t/a"),
+        // Two persons have the role `secrets`.
+        act("secret set-disabled", "proposed", "secret enable kv/t/a"),
         act("secret destroy", "done", &format!("secret destroy kv/t/{lease} --all")),
         act("policy put", "put 2 policies", &format!("policy put {root}/policy.cedar")),
         act("policy show", "@id(\"app\")", "policy show"),
         act("reference put", "done", &format!("reference put {root}/more.toml")),
+        act(
+            "reference import",
+            "done",
+            &format!(
+                "reference import {root}/more.corim --signer {root}/acme.pem --format nitro --name more-2 --days 3 \
+                 --workload spiffe://cli.example/b/*"
+            ),
+        ),
         act("reference list", "more-1 for", "reference list"),
         act("reference remove", "done", "reference remove more-1"),
         act(
@@ -70,6 +80,13 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
         act("clock accept", "accepted as", "clock accept"),
         act("crl accept", "accepted", &format!("crl accept cli.example --issuer {root}/etc/bundle.pem")),
         act("bundle accept", "accepted", "bundle accept cli.example"),
+        act(
+            "collateral import",
+            "intermediate for vcek of Milan until",
+            &format!("collateral import --kind sev-snp-intermediate {ASK}"),
+        ),
+        act("collateral status", "intermediate for vcek of Milan until", "collateral status"),
+        act("collateral refresh", "asked for all", "collateral refresh"),
         act("status", "audit log: written", "status"),
         act("explain", "PolicyForbids", &format!("explain --decision {decision}")),
         act("explain", "Policy", &format!("explain --identity {WORKLOAD} --secret {OPEN}")),
@@ -80,7 +97,37 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
         ),
         act("administrator list", "bob until", "administrator list"),
         act("administrator remove", "done", "administrator remove --name bob"),
+        act("two-persons set", "done", "two-persons on"),
+        act("pending list", "secret set-disabled kv/w/1 by nora", "pending list"),
+        act("pending show", "disabled: false", &format!("pending show {approved}")),
+        act("pending approve", "done", &format!("pending approve {approved}")),
+        act("pending reject", "done", &format!("pending reject {rejected} --why test")),
+        act("pending withdraw", "done", &format!("pending withdraw {withdrawn}")),
     ]
+}
+
+/// An intermediate of AMD's, as it is.
+const ASK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/amd/ask-milan.der");
+
+/// Reports of AMD's guests are taken, too.
+fn with_sev_snp(place: &Place, more: &str) {
+    let text = fs::read_to_string(place.configuration()).unwrap();
+    let text = format!("{text}\n[evidence]\nformats = [\"process\", \"sev-snp\", \"tpm2\"]\n{more}");
+    write(&place.configuration(), text, 0o644);
+}
+
+/// Three changes that wait: two of nora's, one of ada's; their ids.
+fn waiting(world: &World) -> [String; 3] {
+    if !world.at("nora.pem").exists() {
+        put_operator(world, "nora", &["secrets"], 3_600_000);
+    }
+    let value = format!("value=@{}", world.path("value"));
+    [("kv/w/1", "nora"), ("kv/w/2", "nora"), ("kv/w/3", "etc/ada")].map(|(path, who)| {
+        world.admin(&["secret", "put", path, "--field", &value]).must(0);
+        world.admin(&["secret", "disable", path]).must(0);
+        let waits = world.admin_as(who, &["secret", "enable", path, "--output", "json"]).must(0).json();
+        waits["proposal"].as_str().unwrap().to_owned()
+    })
 }
 
 /// A world in which each verb has something to be about: a lease, a latch; their ids.
@@ -89,6 +136,11 @@ fn prepared(world: &World) -> (String, String) {
     if second.code == 0 {
         write(&world.at("second.pub"), second.stdout, 0o644);
         world.operator("bob", 3_600_000);
+        let publisher = crate::corim::Publisher::new();
+        let enclave = crate::corim::sha384(crate::corim::unsigned(0), 1);
+        let manifest = crate::corim::Manifest::of(vec![crate::corim::triple("m", &[enclave])]);
+        write(&world.at("more.corim"), publisher.sign(&manifest), 0o644);
+        write(&world.at("acme.pem"), publisher.pem(), 0o644);
         write(&world.at("more.toml"), reference("more-1", "programs = [[{ sha256 = \"SHELL\" }]]"), 0o644);
     }
     world.exec(&[&format!("--secret={OPEN}:value=A")], "exit 0").must(0);
@@ -129,17 +181,19 @@ fn ran(world: &World, who: &str, act: &Act, more: &[&str]) -> Ended {
 #[test]
 fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
     let place = Place::new();
-    place.reconfigure("[limits]\n", "[evidence]\nformats = [\"process\", \"tpm2\"]\n\n[limits]\n");
+    with_sev_snp(&place, "");
     let world = World::whole_over(place);
     let (lease, decision) = prepared(&world);
-    // A role that no verb asks for: whoever has nothing else may do nothing.
+    // A role that few verbs ask for: whoever has nothing else may do nothing else.
     put_operator(&world, "kit", &["keys"], 3_600_000);
     let all = acts(&world, &lease, &decision);
-    for act in &all {
+    let foreign: Vec<&Act> = all.iter().filter(|act| !everyones(act)).collect();
+    for act in &foreign {
         let ended = ran(&world, "kit", act, &[]).must(77);
         assert!(ended.stdout.is_empty() && ended.stderr.contains("ROLE_MISSING"), "{ended:?}");
     }
-    every_refusal_is_recorded(&world, &all);
+    every_refusal_is_recorded(&world, &foreign);
+    every_verb_is_tried(&all);
     for act in &all {
         let ended = ran(&world, "etc/ada", act, &[]).must(0);
         assert!(ended.text().contains(act.says), "{}: {}", act.words, ended.text());
@@ -153,7 +207,7 @@ fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
 }
 
 #[track_caller]
-fn every_refusal_is_recorded(world: &World, all: &[Act]) {
+fn every_refusal_is_recorded(world: &World, all: &[&Act]) {
     let reads = world.records(&["--administrator", "kit", "--kind", "admin-read"]);
     assert_eq!(reads.len(), all.len());
     for (record, act) in reads.iter().zip(all) {
@@ -162,6 +216,15 @@ fn every_refusal_is_recorded(world: &World, all: &[Act]) {
         assert!(text.contains("\"refused\":\""), "{text}");
     }
     assert!(world.records(&["--administrator", "kit", "--kind", "admin-intent"]).is_empty());
+}
+
+/// Whether a role that is nobody's but kit's may do it: what waits is looked at by every role that can approve something.
+fn everyones(act: &Act) -> bool {
+    act.words.starts_with("pending ")
+}
+
+#[track_caller]
+fn every_verb_is_tried(all: &[Act]) {
     let verbs: std::collections::BTreeSet<&str> = all.iter().map(|act| act.words).collect();
     let known: std::collections::BTreeSet<&str> =
         portcullis::api::admin::Verb::ALL.iter().map(|verb| verb.words()).collect();
@@ -420,4 +483,61 @@ fn status_says_how_long_what_it_rests_on_is_fresh() {
     let text = world.admin(&["status"]).must(0).text();
     assert!(text.contains("bundle: ") && text.contains(" s more"), "{text}");
     assert_eq!(world.records(&["--administrator", "ada"]).len(), 0, "monitoring does not fill the log");
+}
+
+#[test]
+fn imported_collateral_is_verified_kept_and_there_after_a_restart() {
+    let place = Place::new();
+    with_sev_snp(&place, &format!("[collateral]\ndirectory = \"{}\"\n", place.path("var/collateral")));
+    let mut world = World::over(place);
+    let import = |world: &World, file: &str| {
+        world.admin(&["collateral", "import", "--kind", "sev-snp-intermediate", file])
+    };
+    let nothing = world.admin(&["collateral", "status"]).must(0).text();
+    assert!(nothing.contains("0 held") && nothing.contains("nothing is fetched"), "{nothing}");
+    import(&world, ASK).must(0);
+    // What is no intermediate, is cut short, or is nobody's: refused with the cause, and nothing is lost.
+    let genuine = fs::read(ASK).unwrap();
+    let mut forged = genuine.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    for (name, bytes, cause) in [
+        ("garbage", &b"garbage"[..], "nothing was imported: not what was asked for"),
+        ("cut", &genuine[..genuine.len() - 1], "nothing was imported: not what was asked for"),
+        ("forged", &forged, "nothing was imported: not genuine"),
+    ] {
+        write(&world.at(name), bytes, 0o644);
+        let ended = import(&world, &world.path(name)).must(64);
+        assert!(ended.stderr.contains(cause), "{name}: {ended:?}");
+    }
+    import(&world, "/nonexistent").must(64);
+    let held = |world: &World| {
+        let status = world.admin(&["collateral", "status", "--output", "json"]).must(0).json();
+        assert_eq!(status["held"].as_array().map(Vec::len), Some(1), "{status}");
+        status["held"][0].clone()
+    };
+    assert_eq!((&held(&world)["origin"], &held(&world)["current"]), (&"imported".into(), &true.into()));
+    world.stop();
+    world.start();
+    assert_eq!(held(&world)["origin"], "read from the directory");
+    let intents = world.records(&["--administrator", "ada", "--kind", "admin-intent"]);
+    let imports = intents.iter().filter(|record| record.to_string().contains("collateral import")).count();
+    assert_eq!(imports, 4);
+}
+
+#[test]
+fn a_service_that_is_dead_is_seen_in_status_and_left_alone() {
+    let place = Place::new();
+    // Nobody listens there: the port was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    with_sev_snp(&place, &format!("[collateral.sev-snp]\naddress = \"http://127.0.0.1:{port}\"\n"));
+    let world = World::over(place);
+    let status = world.admin(&["collateral", "status", "--output", "json"]).must(0).json();
+    assert_eq!(status["services"][0]["address"], format!("http://127.0.0.1:{port}"));
+    assert_eq!(status["services"][0]["answered"], "");
+    // Nothing dated is held, so nothing is asked for.
+    let refreshed = world.admin(&["collateral", "refresh", "--output", "json"]).must(0).json();
+    assert_eq!(refreshed["failed"], serde_json::json!([]));
+    let text = world.admin(&["collateral", "status"]).must(0).text();
+    assert!(text.contains("answered not since the start"), "{text}");
+    world.admin(&["collateral", "import", "--kind", "dcap", ASK]).must(64);
 }

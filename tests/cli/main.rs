@@ -16,11 +16,16 @@
 #[path = "../support/cli.rs"]
 mod world;
 
+#[path = "../support/corim.rs"]
+mod corim;
+
 mod admin;
 mod audit;
 mod exec;
 mod get;
+mod import;
 mod hold;
+mod people;
 mod revoke;
 mod serve;
 mod usage;

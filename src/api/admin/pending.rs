@@ -9,7 +9,9 @@
 
 use super::access::{Caller, Verb};
 use super::answer::{self, Refusal};
-use super::{AdminService, administrators, attestation, listing, nodes, policy, reference, revocations};
+use super::{
+    AdminService, administrators, attestation, import, listing, nodes, policy, reference, revocations,
+};
 use super::{secrets, trust, two_persons, written};
 use crate::audit::random_id;
 use crate::limits;
@@ -420,6 +422,7 @@ proposable! {
     SetSecretDisabled: SetSecretDisabledRequest, secrets::set_disabled, |answer| answer;
     PutPolicy: PutPolicyRequest, policy::put, |answer| answer.change.unwrap_or_default();
     PutReferenceSets: PutReferenceSetsRequest, reference::put, |answer| answer;
+    ImportReferenceSets: ImportReferenceSetsRequest, import::import, |answer| answer.change.unwrap_or_default();
     EnrolNode: EnrolNodeRequest, nodes::enrol, |answer| answer.change.unwrap_or_default();
     Unrevoke: UnrevokeRequest, revocations::unrevoke, |answer| answer;
     AcceptCrl: AcceptCrlRequest, trust::accept_crl, |answer| accepted(answer);

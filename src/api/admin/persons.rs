@@ -37,6 +37,8 @@ pub fn persons(verb: Verb) -> Persons {
         | Verb::ListAdministrators
         | Verb::ListPending
         | Verb::ShowPending => Persons::One,
+        // Vendors' own statements, verified, and never older than what was seen.
+        Verb::CollateralStatus | Verb::RefreshCollateral | Verb::ImportCollateral => Persons::One,
         // It only asks a TPM for a proof.
         Verb::BeginTpmEnrolment => Persons::One,
         // Narrowing. An administrator who is removed leaves behind what waits for two: nobody is alone by removing others.
@@ -56,6 +58,7 @@ pub fn persons(verb: Verb) -> Persons {
         Verb::ConfigureSecret
         | Verb::PutPolicy
         | Verb::PutReferenceSets
+        | Verb::ImportReferenceSets
         | Verb::EnrolNode
         | Verb::FinishTpmEnrolment
         | Verb::Unrevoke

@@ -24,6 +24,7 @@ pub struct Stopped {
 
 /// Opens them, and settles what an earlier process left open.
 pub async fn open_stopped(config: &Config, source: &dyn TimeSource, now: Now) -> Result<Stopped, StartError> {
+    assemble::examine(config, now)?;
     let vault = assemble::open_vault(config).await?;
     let (log, report) = assemble::open_log(config, now, |_| ())?;
     let last_intent = Registry::last_applied_intent(&vault).await?;

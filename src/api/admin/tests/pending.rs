@@ -326,7 +326,9 @@ async fn where_it_cannot_be_read_whether_two_are_needed_nothing_widens() {
     let bench = Bench::new().await;
     bench.operator("bob", &[Role::Policy]).await;
     let key = bench.registry.vault().key_of(Kind::State, TWO_PERSONS);
-    bench.store.tamper(|map| drop(map.get_mut(&key).unwrap().pop()));
+    bench.store.tamper(|map| {
+        map.get_mut(&key).unwrap().pop();
+    });
     assert_eq!(code(bench.service.put_policy(bench.root.asks(policy(""))).await), Code::FailedPrecondition);
     let status = bench.service.status(bench.root.asks(StatusRequest {})).await.unwrap().into_inner();
     assert_eq!(status.two_persons, ["(unknown)"]);
