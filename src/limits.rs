@@ -279,6 +279,11 @@ pub const TPM_RETRIES: u32 = 10;
 pub const TPM_RETRY_MS: u64 = 50;
 /// How often a quote is repeated because a PCR changed meanwhile: boots are over when workloads ask.
 pub const TPM_QUOTES: u32 = 5;
+/// A quote for one attestation, milliseconds, waiting for its turn included: half of the usual time to answer a challenge
+/// (`answer_within_ms`), so that a TPM that hangs does not cost the documents that need none.
+pub const ATTEST_QUOTE_WITHIN_MS: u64 = 5_000;
+/// A file of a TPM's enrolment, bytes: keys, an EK certificate in its padding and its issuers, in hex.
+pub const TPM_ENROLMENT_FILE_BYTES: u64 = 128 * 1024;
 /// Nesting of CBOR (`evidence.md` §1).
 pub const CBOR_DEPTH: usize = 16;
 /// Entries of a CBOR map whose keys need not ascend, each compared with all before: a Nitro document has at most 32 in one,
@@ -311,6 +316,8 @@ pub const NITRO_AGE_SECONDS: u64 = 5 * 60;
 
 /// A signed CoRIM, bytes: published ones take some KiB; this is thousands of measurements, and some 30 MiB when read.
 pub const CORIM_BYTES: usize = 1024 * 1024;
+/// Keys of which one must have signed an imported manifest: a publisher's present and next one, of a few publishers.
+pub const CORIM_SIGNERS: usize = 8;
 
 // AMD SEV-SNP (`evidence.md` §4).
 
@@ -339,8 +346,19 @@ pub const TPM2_EVENTS: usize = 512;
 pub const TPM2_EK_CERTIFICATE_BYTES: usize = 8 * 1024;
 /// Certificates that an attester passes along with its EK's: chains have one or two between it and the root.
 pub const TPM2_EK_ISSUERS: usize = 4;
-/// The answer to an enrolment's challenge arrives within this time, milliseconds (`evidence.md` §1): a TPM takes 2 s.
-pub const TPM2_ENROL_WITHIN_MS: u64 = 60_000;
+/// The answer to an enrolment's challenge arrives within this time, milliseconds. A TPM takes 2 s; an administrator carries one
+/// file to the node and one back by hand, and may have to log in there first.
+pub const TPM2_ENROL_WITHIN_MS: u64 = 10 * 60_000;
+/// Enrolments that wait for their answer at once: more than administrators carry files for in that time.
+pub const TPM2_ENROLMENTS: usize = 64;
+/// Attestation keys of one node: one in use and its successors.
+pub const TPM2_KEYS_PER_NODE: usize = 8;
+/// Attestation keys of all nodes: one each, and one more while it is replaced.
+pub const TPM2_KEYS: usize = 200_000;
+/// Endorsement keys that one enrolment approves: those of the kinds that one TPM has.
+pub const TPM2_APPROVED_EKS: usize = 8;
+/// Counters of TPMs that are written to the store at once: they change at boots, and a rack may boot together.
+pub const TPM2_COUNTERS_AT_ONCE: usize = 32;
 
 // Policy and reference values.
 
@@ -422,3 +440,28 @@ pub const COLLATERAL_IDENTITIES: usize = 4_096;
 pub const COLLATERAL_REFRESH_WAITS_MS: u64 = 3_000;
 /// How often what is held is looked at for what is due, milliseconds.
 pub const COLLATERAL_TICK_MS: u64 = 60_000;
+
+// The operations listener (`telemetry`): for a few probes and one scraper on this machine.
+
+/// Its connections at once: ten times what such a machine's probes and scrapers need.
+pub const OPERATIONS_CONNECTIONS: usize = 64;
+/// A connection that has asked nothing for so long is closed, and a request's head arrives within it, milliseconds.
+pub const OPERATIONS_IDLE_MS: u64 = 5_000;
+/// A gRPC request's message arrives and is answered within this time, milliseconds: probes give up after 1 to 10 s.
+pub const OPERATIONS_ANSWER_MS: u64 = 5_000;
+/// A connection's greatest age, milliseconds: a watcher connects again six times an hour.
+pub const OPERATIONS_CONNECTION_MS: u64 = 600_000;
+/// Concurrent streams of one connection.
+pub const OPERATIONS_STREAMS: u32 = 16;
+/// Health watches at once, over all connections: so many connections are always left for probes.
+pub const OPERATIONS_WATCHES: usize = 16;
+/// A health request, bytes: a service's name.
+pub const OPERATIONS_MESSAGE_BYTES: usize = 4 * 1024;
+/// A request's head over HTTP/1, bytes (hyper takes no less than 8 KiB).
+pub const OPERATIONS_BUFFER_BYTES: usize = 16 * 1024;
+/// How often the threads that write are asked whether they answer, milliseconds.
+pub const PULSE_MS: u64 = 1_000;
+/// A thread that has not answered for so long hangs, milliseconds: three times the longest wait for it, and a second.
+pub const LIVE_MS: u64 = 10_000;
+/// How often room on the disks is looked at, milliseconds: at 100 MB/s, half a gigabyte.
+pub const DISK_LOOK_MS: u64 = 5_000;

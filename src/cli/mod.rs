@@ -11,6 +11,7 @@ pub mod config;
 pub mod deliver;
 pub mod demo;
 pub mod devca;
+pub mod enrolment_files;
 pub mod evidence;
 pub mod exec;
 pub mod exit;

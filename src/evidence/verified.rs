@@ -16,15 +16,14 @@ use crate::time::Now;
 use crate::transport::peer::Peer;
 use crate::transport::trust::Trust;
 use arc_swap::ArcSwap;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// The verifiers of all formats, and what they hold evidence against.
 pub struct Verifiers {
     nodes: ArcSwap<Option<Nodes>>,
     hardware: ArcSwap<(u64, Hardware)>,
     /// The counters last seen of each enrolled attestation key.
-    seen: Mutex<BTreeMap<tpm2::AkName, tpm2::Counters>>,
+    seen: tpm2::Seen,
     /// Where collateral is kept; none = what is configured and what came along is all there is.
     supply: OnceLock<Arc<dyn Supply>>,
 }
@@ -53,26 +52,19 @@ impl Verifiers {
         Verifiers {
             nodes: ArcSwap::from_pointee(nodes),
             hardware: ArcSwap::default(),
-            seen: Mutex::default(),
+            seen: tpm2::Seen::default(),
             supply: OnceLock::new(),
         }
     }
 
-    /// Counters seen of a key: none lower counts from now on. They are durable elsewhere; a start hands them in.
-    pub fn note_seen(&self, key: tpm2::AkName, counters: tpm2::Counters) {
-        let mut seen = self.seen();
-        let highest = seen.entry(key).or_default();
-        *highest = counters.max(*highest);
+    /// The counters last seen of the enrolled attestation keys.
+    pub fn seen(&self) -> &tpm2::Seen {
+        &self.seen
     }
 
-    /// The counters last seen of a key.
-    pub fn last_seen(&self, key: &tpm2::AkName) -> Option<tpm2::Counters> {
-        self.seen().get(key).copied()
-    }
-
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<tpm2::AkName, tpm2::Counters>> {
-        // A panic while the lock was held leaves whole entries.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The TPMs' manufacturers, for enrolment.
+    pub fn manufacturers(&self) -> Held<Arc<tpm2::enroll::Manufacturers>> {
+        self.hardware.load().1.manufacturers.clone()
     }
 
     /// Swaps what hardware evidence is held against; without it, none is taken. Blocks, where collateral is kept.
@@ -89,7 +81,18 @@ impl Verifiers {
 
     /// Swaps the enrolled attestation keys.
     pub fn set_tpm2(&self, tpm2: Held<tpm2::Tpm2Trust>) {
+        if let Held::Known(trust) = &tpm2 {
+            self.seen.forget_others(trust);
+        }
         self.hardware.rcu(|old| (old.0.saturating_add(1), Hardware { tpm2: tpm2.clone(), ..old.1.clone() }));
+    }
+
+    /// The epoch of the enrolled attestation keys; none where they could not be read, or are not taken.
+    pub fn tpm2_epoch(&self) -> Option<u64> {
+        match &self.hardware.load().1.tpm2 {
+            Held::Known(trust) => Some(trust.epoch()),
+            Held::NotTaken | Held::Unknown(_) => None,
+        }
     }
 
     /// Names where collateral is kept, once; a second one is not taken.
@@ -112,6 +115,16 @@ impl Verifiers {
     pub fn hardware_epoch(&self) -> u64 {
         let held = self.supply.get().map_or(0, |supply| supply.epoch());
         self.hardware.load().0.saturating_add(held)
+    }
+
+    /// What hardware evidence is held against now.
+    pub fn hardware(&self) -> Arc<(u64, Hardware)> {
+        self.hardware.load_full()
+    }
+
+    /// The enrolled nodes; none where they could not be read.
+    pub fn nodes(&self) -> Arc<Option<Nodes>> {
+        self.nodes.load_full()
     }
 
     /// Swaps the enrolled nodes.
@@ -160,8 +173,10 @@ impl Verifiers {
             Ok(documents) => documents,
             Err(refusal) => return Err(refused(case, refusal, &lacking)),
         };
-        if let Some(quote) = documents.tpm2() {
-            self.note_seen(quote.ak_name().clone(), quote.counters());
+        if let (Some(quote), Held::Known(trust)) = (documents.tpm2(), &hardware.1.tpm2)
+            && let Some(ak) = trust.by_name(quote.ak_name())
+        {
+            self.seen.note(ak, quote.counters());
         }
         if documents.has_hardware() {
             case.epochs.insert(HARDWARE.to_owned(), epoch);
@@ -214,8 +229,10 @@ fn verify_one(document: &Document, against: &Against<'_>, into: &mut Documents) 
             into.process = Some(process::verify(body, nodes, binding, identity, *now)?);
         }
         tpm2::FORMAT => {
-            let trust = hardware.tpm2.get(tpm2::FORMAT)?;
-            let seen = |name: &tpm2::AkName| against.verifiers.last_seen(name);
+            let trust = hardware.tpm2.get_or(tpm2::FORMAT, Denial::NodesUnavailable)?;
+            against.verifiers.seen.check_kept()?;
+            let seen =
+                |name: &tpm2::AkName| trust.by_name(name).and_then(|ak| against.verifiers.seen.last(ak));
             into.tpm2 = Some(tpm2::verify(body, endorsements, bound, trust, &seen, *now, &mut checks)?);
         }
         nitro::FORMAT => {

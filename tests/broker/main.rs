@@ -27,6 +27,7 @@ mod freshness;
 mod latch;
 mod policy;
 mod clock;
+mod enrolment;
 mod collateral;
 mod grants;
 mod hold;

@@ -8,6 +8,10 @@ use base64::Engine;
 use serde_json::Value;
 use std::fs;
 
+#[path = "../support/tpm2.rs"]
+mod soft;
+mod tpm;
+
 /// One verb: its words in the log, what its text must contain, its arguments.
 struct Act {
     words: &'static str,
@@ -45,6 +49,14 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
         act("policy put", "put 2 policies", &format!("policy put {root}/policy.cedar")),
         act("policy show", "@id(\"app\")", "policy show"),
         act("reference put", "done", &format!("reference put {root}/more.toml")),
+        act(
+            "reference import",
+            "done",
+            &format!(
+                "reference import {root}/more.corim --signer {root}/acme.pem --format nitro --name more-2 --days 3 \
+                 --workload spiffe://cli.example/b/*"
+            ),
+        ),
         act("reference list", "more-1 for", "reference list"),
         act("reference remove", "done", "reference remove more-1"),
         act(
@@ -54,6 +66,8 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
                 "node enrol node-2 --public-key {root}/second.pub --days 3 --may-vouch-for spiffe://cli.example/b/*"
             ),
         ),
+        act("node enrol tpm", "challenged attestation key", &tpm::begin(world, lease)),
+        act("node enrol proof", "attestation key", &tpm::finish(world, lease)),
         act("node list", "node-2 until", "node list"),
         act("node remove", "done", "node remove node-2"),
         act("lease list", WORKLOAD, "lease list"),
@@ -90,7 +104,7 @@ const ASK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/amd/ask-milan.der"
 /// Reports of AMD's guests are taken, too.
 fn with_sev_snp(place: &Place, more: &str) {
     let text = fs::read_to_string(place.configuration()).unwrap();
-    let text = format!("{text}\n[evidence]\nformats = [\"process\", \"sev-snp\"]\n{more}");
+    let text = format!("{text}\n[evidence]\nformats = [\"process\", \"sev-snp\", \"tpm2\"]\n{more}");
     write(&place.configuration(), text, 0o644);
 }
 
@@ -100,6 +114,11 @@ fn prepared(world: &World) -> (String, String) {
     if second.code == 0 {
         write(&world.at("second.pub"), second.stdout, 0o644);
         world.operator("bob", 3_600_000);
+        let publisher = crate::corim::Publisher::new();
+        let enclave = crate::corim::sha384(crate::corim::unsigned(0), 1);
+        let manifest = crate::corim::Manifest::of(vec![crate::corim::triple("m", &[enclave])]);
+        write(&world.at("more.corim"), publisher.sign(&manifest), 0o644);
+        write(&world.at("acme.pem"), publisher.pem(), 0o644);
         write(&world.at("more.toml"), reference("more-1", "programs = [[{ sha256 = \"SHELL\" }]]"), 0o644);
     }
     world.exec(&[&format!("--secret={OPEN}:value=A")], "exit 0").must(0);
@@ -131,6 +150,7 @@ fn put_operator(world: &World, name: &str, roles: &[&str], life_ms: u64) {
 #[track_caller]
 fn ran(world: &World, who: &str, act: &Act, more: &[&str]) -> Ended {
     let arguments: Vec<&str> = act.arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    tpm::prove(world, act);
     let ended = world.admin_as(who, &arguments);
     println!("{arguments:?}: {}", ended.code);
     ended
@@ -140,7 +160,7 @@ fn ran(world: &World, who: &str, act: &Act, more: &[&str]) -> Ended {
 fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
     let place = Place::new();
     with_sev_snp(&place, "");
-    let world = World::furnished(World::over(place));
+    let world = World::whole_over(place);
     let (lease, decision) = prepared(&world);
     // A role that no verb asks for: whoever has nothing else may do nothing.
     put_operator(&world, "kit", &["keys"], 3_600_000);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 fn quick() -> World {
     let place = Place::new();
     place.settle();
-    World::furnished(World::over(place))
+    World::whole_over(place)
 }
 
 /// For tests that change nothing of it.

@@ -15,12 +15,20 @@
 
 #[path = "../support/cli.rs"]
 mod world;
+#[path = "../support/probe.rs"]
+mod probe;
+
+#[path = "../support/corim.rs"]
+mod corim;
 
 mod admin;
 mod audit;
 mod exec;
+mod figures;
 mod get;
+mod import;
 mod hold;
+mod operations;
 mod revoke;
 mod serve;
 mod usage;

@@ -178,6 +178,7 @@ impl Place {
         command.arg("init").arg("--directory").arg(self.at("etc")).arg("--data").arg(self.at("var"));
         command.args(["--broker-id", BROKER, "--administrator", "ada"]);
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        command.args(["--operations-listen", "127.0.0.1:0"]);
         command
     }
 
@@ -258,8 +259,13 @@ impl Place {
 
     /// A newer list, with these serial numbers; a running broker reads it within a second.
     pub fn publish_list(&self, revoked: &[u64]) {
+        self.publish_list_for(2, 3_600_000, revoked);
+    }
+
+    /// A list of this number, which ends after so long.
+    pub fn publish_list_for(&self, number: u64, life_ms: u64, revoked: &[u64]) {
         let begins = WallTime(wall().0 - 1000);
-        let list = self.ca.revocation_list(2, begins, begins.plus(3_600_000), revoked).unwrap();
+        let list = self.ca.revocation_list(number, begins, begins.plus(1000 + life_ms), revoked).unwrap();
         write(&self.at("etc/list.new"), list, 0o644);
         fs::rename(self.at("etc/list.new"), self.at("etc/list.crl")).unwrap();
     }
@@ -383,6 +389,8 @@ pub struct World {
     _agent: Option<Process>,
     pub address: String,
     pub admin_address: String,
+    /// Where probes and scrapers connect.
+    pub operations_address: String,
     /// All that any `admin` command of this world ever printed.
     pub printed: Mutex<Vec<u8>>,
     // Last, so that the directory goes after the processes.
@@ -409,6 +417,7 @@ impl World {
             _agent: None,
             address: String::new(),
             admin_address: String::new(),
+            operations_address: String::new(),
             printed: Mutex::default(),
             place,
         };
@@ -418,12 +427,14 @@ impl World {
 
     /// A broker and a node, secrets, policy and reference sets.
     pub fn whole() -> World {
-        World::furnished(World::bare())
+        World::whole_over(Place::new())
     }
 
-    /// The same over a place of the test's own.
-    pub fn furnished(mut world: World) -> World {
-        world.start_agent();
+    /// The same over a place whose configuration the test has changed.
+    pub fn whole_over(place: Place) -> World {
+        let mut world = World::over(place);
+        world.make_node_key("node");
+        world.start_agent(&["--node", NODE, "--key", &world.path("node.key")]);
         world.workload(WORKLOAD, "api");
         world.workload(PLAIN, "plain");
         world.workload(UNKNOWN, "unknown");
@@ -440,28 +451,38 @@ impl World {
         world
     }
 
-    /// The node's attester is gone.
-    pub fn stop_agent(&mut self) {
-        drop(self._agent.take());
+    /// `NAME.key` of a node, and `NAME.pub` for its enrolment.
+    pub fn make_node_key(&self, name: &str) {
+        let key = self.path(&format!("{name}.key"));
+        let made = run(portcullis().args(["agent", "--generate-key", "--key", &key])).must(0);
+        write(&self.at(&format!("{name}.pub")), made.stdout, 0o644);
     }
 
-    fn start_agent(&mut self) {
-        let made =
-            run(portcullis().args(["agent", "--generate-key", "--key", &self.path("node.key")])).must(0);
-        write(&self.at("node.pub"), made.stdout, 0o644);
+    /// Starts the attester with these arguments, in place of one that runs.
+    pub fn start_agent(&mut self, arguments: &[&str]) {
+        self.stop_agent();
         let mut command = portcullis();
-        command.args(["agent", "--node", NODE, "--key", &self.path("node.key")]);
-        command.args(["--socket", &self.path("attester.sock")]);
+        command.arg("agent").args(arguments).args(["--socket", &self.path("attester.sock")]);
         let (agent, line) = Process::start(&mut command, &self.at("agent.log"));
         assert!(line.contains("attesting on"), "{line}");
         self._agent = Some(agent);
     }
 
+    /// Stops the attester, so that its TPM is free.
+    pub fn stop_agent(&mut self) {
+        self._agent.take().map(Process::stop);
+    }
+
     pub fn enrol_node(&self) {
-        let key = self.path("node.pub");
+        self.enrol(NODE, "node", &[]).must(0);
+    }
+
+    /// Enrols the node of that name by `KEY.pub`.
+    pub fn enrol(&self, name: &str, key: &str, more: &[&str]) -> Ended {
+        let key = self.path(&format!("{key}.pub"));
         let below = "spiffe://cli.example/ns/*";
-        let node = ["node", "enrol", NODE, "--public-key", &key, "--days", "1", "--may-vouch-for", below];
-        self.admin(&node).must(0);
+        let node = ["node", "enroll", name, "--public-key", &key, "--days", "1", "--may-vouch-for", below];
+        self.admin(&[&node, more].concat())
     }
 
     /// The sets of the two known workloads: a shell, `more` programs each after its interpreter `/bin/sh`, and `portcullis`.
@@ -487,17 +508,33 @@ impl World {
 
     /// Starts the broker, again after it was stopped; it picks other ports.
     pub fn start(&mut self) {
-        let (broker, line) = Process::start(&mut self.place.serve(), &self.at("broker.log"));
+        self.start_by(&mut self.place.serve());
+    }
+
+    /// The same by another command.
+    pub fn start_by(&mut self, command: &mut Command) {
+        let (broker, line) = Process::start(command, &self.at("broker.log"));
         let address = |after: &str| {
             let rest = line.split(after).nth(1).unwrap_or_else(|| self.did_not_start(&line));
             rest.split([',', '\n']).next().unwrap().trim().to_owned()
         };
-        (self.address, self.admin_address) = (address("workloads on "), address("operators on "));
+        let addresses = (address("workloads on "), address("operators on "), address("probes on "));
+        (self.address, self.admin_address, self.operations_address) = addresses;
         self.broker = Some(broker);
     }
 
     fn did_not_start(&self, line: &str) -> ! {
         panic!("it said `{line}`: {}", fs::read_to_string(self.at("broker.log")).unwrap())
+    }
+
+    /// A signal, which is not waited for.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        self.broker.as_ref().unwrap().signal(signal);
+    }
+
+    /// The end that a signal began.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.broker.take().unwrap().0.wait().unwrap().code()
     }
 
     /// SIGTERM.

@@ -71,8 +71,11 @@ verbs! {
     ShowPolicy: "policy show", Reads, [Policy, Audit];
     PutReferenceSets: "reference put", Widens, [Reference];
     RemoveReferenceSet: "reference remove", Narrows, [Reference];
+    ImportReferenceSets: "reference import", Widens, [Reference];
     ListReferenceSets: "reference list", Reads, [Reference, Audit];
     EnrolNode: "node enrol", Widens, [Nodes];
+    BeginTpmEnrolment: "node enrol tpm", Widens, [Nodes];
+    FinishTpmEnrolment: "node enrol proof", Widens, [Nodes];
     RemoveNode: "node remove", Narrows, [Nodes];
     ListNodes: "node list", Reads, [Nodes, Audit];
     ListLatches: "latch list", Reads, [Operations, Audit];
@@ -204,7 +207,21 @@ impl AdminService {
         })
     }
 
-    async fn note_read(&self, caller: &Caller, target: &str, refused: Option<String>) -> Result<(), Status> {
+    /// Records that an act was refused for what it is about, and gives the refusal on.
+    pub(super) async fn refused(&self, caller: &Caller, target: &str, why: Status) -> Status {
+        match self.note_read(caller, target, Some(why.message().to_owned())).await {
+            Ok(()) => why,
+            Err(unrecorded) => unrecorded,
+        }
+    }
+
+    /// Records that something was looked at, or asked for in vain.
+    pub(super) async fn note_read(
+        &self,
+        caller: &Caller,
+        target: &str,
+        refused: Option<String>,
+    ) -> Result<(), Status> {
         let act = caller.act(target, serde_json::Value::Null);
         self.note(caller, Event::AdminRead { act, refused }).await.map(drop)
     }

@@ -5,10 +5,12 @@
 
 mod access;
 mod administrators;
+mod attestation;
 mod answer;
 mod collateral;
 mod decision;
 mod explain;
+mod import;
 mod listing;
 mod needed;
 mod nodes;
@@ -50,6 +52,8 @@ pub struct AdminService {
     turn: Arc<Mutex<()>>,
     /// Held by `explain`, which may read much of the log.
     explaining: Arc<Mutex<()>>,
+    /// Enrolments of attestation keys that wait for their answer.
+    enrolments: Arc<std::sync::Mutex<attestation::Waiting>>,
 }
 
 impl AdminService {
@@ -68,7 +72,8 @@ impl AdminService {
 
     fn new(registry: Arc<Registry>, kv: Arc<Kv>, audit_directory: PathBuf) -> Self {
         let (turn, explaining) = (Arc::default(), Arc::default());
-        AdminService { registry, kv, audit_directory, collateral: None, turn, explaining }
+        let enrolments = Arc::default();
+        AdminService { registry, kv, audit_directory, collateral: None, turn, explaining, enrolments }
     }
 }
 
@@ -105,8 +110,11 @@ calls! {
     show_policy: ShowPolicyRequest => ShowPolicyResponse, ShowPolicy, |_m| "policy".to_owned(), policy::show;
     put_reference_sets: PutReferenceSetsRequest => ChangeResponse, PutReferenceSets, |_m| "reference".to_owned(), reference::put;
     remove_reference_set: RemoveReferenceSetRequest => ChangeResponse, RemoveReferenceSet, |m| m.name.clone(), reference::remove;
+    import_reference_sets: ImportReferenceSetsRequest => ImportReferenceSetsResponse, ImportReferenceSets, |m| m.name.clone(), import::import;
     list_reference_sets: ListReferenceSetsRequest => ListReferenceSetsResponse, ListReferenceSets, |_m| String::new(), reference::list;
     enrol_node: EnrolNodeRequest => EnrolNodeResponse, EnrolNode, |m| m.name.clone(), nodes::enrol;
+    begin_tpm_enrolment: BeginTpmEnrolmentRequest => BeginTpmEnrolmentResponse, BeginTpmEnrolment, |m| m.node.clone(), attestation::begin;
+    finish_tpm_enrolment: FinishTpmEnrolmentRequest => FinishTpmEnrolmentResponse, FinishTpmEnrolment, |m| m.node.clone(), attestation::finish;
     remove_node: RemoveNodeRequest => ChangeResponse, RemoveNode, |m| m.name.clone(), nodes::remove;
     list_nodes: ListNodesRequest => ListNodesResponse, ListNodes, |_m| String::new(), nodes::list;
     list_latches: ListLatchesRequest => ListLatchesResponse, ListLatches, |m| m.identity.clone(), operations::list_latches;

@@ -67,8 +67,8 @@ pub(super) fn needed(denial: Denial) -> &'static str {
             "evidence encoded as its format demands: see the record's detail; attester and broker of one \
              version"
         }
-        Denial::EndorsementUntrusted => "the node's key enrolled: `portcullis admin node enrol`",
-        Denial::EndorsementExpired => "a new enrolment of the node: `portcullis admin node enrol --replace`",
+        Denial::EndorsementUntrusted => "the node's key enrolled: `portcullis admin node enroll`",
+        Denial::EndorsementExpired => "a new enrolment of the node: `portcullis admin node enroll --replace`",
         Denial::EndorsementNotPermitted => {
             "an enrolment of the node whose `may_vouch_for` covers this identity"
         }
@@ -91,7 +91,8 @@ pub(super) fn needed(denial: Denial) -> &'static str {
             "a platform whose keys are neither revoked by their vendor nor refused in the broker's configuration"
         }
         Denial::EvidenceCounterBackwards => {
-            "the node enrolled again, once it is known why its machine was reset or restored"
+            "the key of its TPM enrolled again (`portcullis admin node enroll … --tpm … --replace`), once it is known why the \
+             machine was reset or restored"
         }
         Denial::CollateralUnavailable => {
             "the collateral that the record's detail names: see `portcullis admin collateral status`"

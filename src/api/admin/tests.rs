@@ -1,6 +1,9 @@
 //! The calls, one by one, through the service's own trait.
 
 mod bench;
+mod tpm;
+#[path = "../../../tests/support/corim.rs"]
+mod corim;
 
 use super::*;
 use crate::audit::record::Event;
@@ -33,6 +36,20 @@ fn set(name: &str, digest: &str) -> PutReferenceSetsRequest {
         "[[set]]\nname = \"{name}\"\nworkload = \"{ID}\"\nnot_after = {LATER}\n[set.process]\nexecutables = [{{ sha256 = \"{digest}\" }}]\n"
     );
     PutReferenceSetsRequest { sets: Some(put_reference_sets_request::Sets::Toml(toml)), keep_latches: false }
+}
+
+fn import(name: &str) -> ImportReferenceSetsRequest {
+    let publisher = corim::Publisher::new();
+    let enclave = corim::triple("m", &[corim::sha384(corim::unsigned(0), 1)]);
+    ImportReferenceSetsRequest {
+        corim: publisher.sign(&corim::Manifest::of(vec![enclave])),
+        signers: vec![publisher.pem().into_bytes()],
+        format: "nitro".into(),
+        name: name.into(),
+        workload: ID.into(),
+        not_after: LATER.into(),
+        ..Default::default()
+    }
 }
 
 fn node(name: &str, seed: u8) -> EnrolNodeRequest {
@@ -93,9 +110,12 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
         PutPolicy put_policy PutPolicyRequest { text: PERMIT.into(), ..Default::default() };
         ShowPolicy show_policy ShowPolicyRequest {};
         PutReferenceSets put_reference_sets set("pay-1", &"aa".repeat(32));
+        ImportReferenceSets import_reference_sets import("pay-2");
         ListReferenceSets list_reference_sets ListReferenceSetsRequest::default();
         RemoveReferenceSet remove_reference_set RemoveReferenceSetRequest { name: "pay-1".into(), ..Default::default() };
         EnrolNode enrol_node node("n1", 1);
+        BeginTpmEnrolment begin_tpm_enrolment tpm::Node::new().request();
+        FinishTpmEnrolment finish_tpm_enrolment tpm::proof(bench).await;
         ListNodes list_nodes ListNodesRequest::default();
         RemoveNode remove_node RemoveNodeRequest { name: "n1".into(), ..Default::default() };
         Revoke revoke revoke_identity(ID);

@@ -21,6 +21,7 @@ use crate::evidence::sev_snp::SevSnpTrust;
 use crate::evidence::tdx::TdxTrust;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
+use crate::measure::{Measures, Named};
 use crate::policy::Pdp;
 use crate::registry::Registry;
 use crate::release::kv::Kv;
@@ -29,10 +30,12 @@ use crate::store::keysource::KeyFile;
 use crate::store::marks::{self, StoredMarks};
 use crate::store::sled::SledStore;
 use crate::store::{Store, StoreError, Vault};
+use crate::telemetry::{Operations, Parts, Telemetry};
 use crate::time::{Clock, Now, TimeSource, WallTime};
 use crate::transport::acceptor::{Acceptor, ConnectionLimits, PeerKind};
 use crate::transport::administrator::AdministratorVerifier;
 use crate::transport::certificate::ServerIdentity;
+use crate::transport::observer::Cause;
 use crate::transport::tls;
 use crate::transport::verifier::WorkloadVerifier;
 use crate::transport::{Marks, MarksUnavailable, Shards, Trust};
@@ -51,13 +54,19 @@ pub enum StartError {
     #[error("the store: {0}")]
     Store(#[from] StoreError),
     /// The audit log does not open.
-    #[error("the audit log: {0}")]
+    #[error(
+        "the audit log: {0}; keep both directories as they are: `portcullis audit verify` says what is wrong, and \
+         deploy/README.md how to go on"
+    )]
     Log(String),
     /// The store has been used, and its audit log is not there.
     #[error("the audit log is missing beside a store that has been used: put it back, or restore both")]
     LogMissing,
     /// The store lacks changes that were acknowledged.
-    #[error("the store ends at commit {stored}, but commit {logged} was acknowledged: restore the store")]
+    #[error(
+        "the store ends at commit {stored}, but commit {logged} was acknowledged: keep this directory and the audit log as \
+         they are, and restore the last backup into a new directory (`portcullis restore`)"
+    )]
     StoreBehindLog {
         /// The store's last commit.
         stored: u64,
@@ -89,18 +98,23 @@ pub struct Server {
     keeper: JoinHandle<()>,
     /// Last of all: a stream that was left ends its records there.
     _shards: Arc<Shards>,
+    operations: Operations,
 }
 
 impl Server {
     /// Opens what is on disk, settles what an earlier process left open, loads, listens.
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
+        let operations = start_operations(config)?;
         let now = reading(source.as_ref())?;
+        examine(config, now)?;
         let vault = open_vault(config).await?;
         let mut recovered = Recovered::new(now);
-        let (log, report) = open_log(config, now, |record| recovered.take(record))?;
+        let lived = highest_time(&vault).await?;
+        let since = recover::view(now, lived);
+        let (log, report) = open_log(config, since, |record| recovered.take(record))?;
         let last_intent = Registry::last_applied_intent(&vault).await?;
         let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;
-        let highest = highest_time(&vault).await?.max(recovered.trusted_time);
+        let highest = lived.max(recovered.trusted_time);
         let clock = Arc::new(Clock::new(source, highest));
         let recorder = Arc::new(Recorder::new(log, clock.boot_id()));
         recover::settle(&recorder, owed, now).await?;
@@ -114,7 +128,7 @@ impl Server {
             commit: vault.store().last_commit().await?.0,
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
-        Server::listen(config, broker, registry, kv, collateral).await
+        Server::listen(config, broker, registry, kv, collateral, operations).await
     }
 
     async fn listen(
@@ -123,10 +137,12 @@ impl Server {
         registry: Arc<Registry>,
         kv: Arc<Kv>,
         collateral: Collateral,
+        operations: Operations,
     ) -> Result<Server, StartError> {
         let (shutdown, stopped) = watch::channel(false);
-        let (heard, observer) = Heard::new();
-        let parts = Parts { config, broker: &broker, observer: Arc::new(observer) };
+        let handshakes = Arc::new(Named::new(Cause::names()));
+        let (heard, observer) = Heard::new(handshakes.clone());
+        let doors = Doors { config, broker: &broker, observer: Arc::new(observer) };
         let shards = Arc::new(Shards::start().map_err(StartError::Threads)?);
         let workloads = bind(config.broker.listen).await?;
         let operators = bind(config.admin.listen).await?;
@@ -135,10 +151,10 @@ impl Server {
         let release = ReleaseService::server(broker.clone());
         let audit = config.storage.audit.clone();
         let admin = AdminService::server(registry.clone(), kv, audit, collateral.holdings.clone());
-        let workloads = parts
+        let workloads = doors
             .acceptor(workloads, PeerKind::Workload, Some(shards.clone()))
             .serve(Front::new(release), stopped.clone());
-        let operators = parts
+        let operators = doors
             .acceptor(operators, PeerKind::Administrator, None)
             .serve(Front::new(admin), stopped.clone());
         let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
@@ -149,7 +165,25 @@ impl Server {
             heard,
             stopped,
         ));
-        Ok(Server { broker, registry, address, admin_address, shutdown, listeners, keeper, _shards: shards })
+        operations.telemetry().serving(Parts {
+            broker: broker.clone(),
+            registry: registry.clone(),
+            shards: shards.clone(),
+            handshakes,
+            identity: server_identity(config, Arc::new(tls::crypto_provider())),
+            directories: [("store", config.storage.data.clone()), ("audit", config.storage.audit.clone())],
+        });
+        Ok(Server {
+            broker,
+            registry,
+            address,
+            admin_address,
+            shutdown,
+            listeners,
+            keeper,
+            _shards: shards,
+            operations,
+        })
     }
 
     /// Where workloads connect.
@@ -160,6 +194,16 @@ impl Server {
     /// Where operators connect.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
+    }
+
+    /// Where probes and scrapers connect, where they may.
+    pub fn operations_address(&self) -> Option<SocketAddr> {
+        self.operations.address()
+    }
+
+    /// How the broker stands.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        self.operations.telemetry()
     }
 
     /// The broker behind the listeners.
@@ -174,6 +218,7 @@ impl Server {
 
     /// Drains the listeners, records the stop, and closes the log.
     pub async fn stop(self) {
+        self.operations.telemetry().draining();
         let _ = self.shutdown.send(true);
         for listener in self.listeners {
             let _ = listener.await;
@@ -192,13 +237,13 @@ impl Server {
 }
 
 /// What both listeners share.
-struct Parts<'a> {
+struct Doors<'a> {
     config: &'a Config,
     broker: &'a Arc<Broker>,
     observer: Arc<keep::Observer>,
 }
 
-impl Parts<'_> {
+impl Doors<'_> {
     fn acceptor(&self, listener: TcpListener, kind: PeerKind, shards: Option<Arc<Shards>>) -> Acceptor {
         let provider = Arc::new(tls::crypto_provider());
         let (clock, observer) = (self.broker.clock.clone(), self.observer.clone());
@@ -242,6 +287,7 @@ async fn assemble(
     let kv: Arc<dyn Engine> = kv;
     let engines = BTreeMap::from([("kv".to_owned(), kv)]);
     let verifiers = Arc::new(Verifiers::new(None));
+    verifiers.seen().remember(recovered.counters);
     let collateral = open_collateral(config, &clock, collateral_marks, &verifiers).await?;
     let appraiser = Arc::new(Appraiser::new());
     let pdp = Arc::new(Pdp::new(Arc::new(engines.clone())));
@@ -267,6 +313,7 @@ async fn assemble(
         pdp,
         recorder,
         engines,
+        measures: Measures::default(),
     };
     Ok((broker, collateral))
 }
@@ -337,6 +384,22 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
     ServerIdentity::new(broker.certificate.clone(), broker.key.clone(), audience, provider)
 }
 
+/// Holds store and log against each other before either is opened, as opening changes both: what is damaged stays as it is.
+fn examine(config: &Config, now: Now) -> Result<(), StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
+    let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
+    let report = Log::examine(&config.storage.audit, &key, recover::horizon(now));
+    let report = report.map_err(|error| failed(&error))?;
+    match SledStore::examine(&config.storage.data)? {
+        // What intents there are is told by the records alone: that they have an end is the opened log's matter.
+        Some(stored) => recover::reconcile(&report, stored, stored.0).map(drop),
+        None => {
+            tracing::warn!("no room to look at a copy of the store: opening it would change a damaged one");
+            Ok(())
+        }
+    }
+}
+
 async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
     let source = KeyFile::new(&config.storage.key_file, &config.storage.data);
@@ -345,12 +408,12 @@ async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
 
 fn open_log(
     config: &Config,
-    now: Now,
+    since: WallTime,
     take: impl FnMut(&crate::audit::record::Record),
 ) -> Result<(Arc<Log>, crate::audit::log::OpenReport), StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
     let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
-    let opened = Log::open(&config.storage.audit, key, recover::horizon(now), take);
+    let opened = Log::open(&config.storage.audit, key, since, take);
     let (log, report) = opened.map_err(|error| failed(&error))?;
     Ok((Arc::new(log), report))
 }
@@ -382,6 +445,12 @@ fn reading(source: &dyn TimeSource) -> Result<Now, StartError> {
         (Some(wall), Some(boot)) => Ok(Now { wall, boot }),
         _ => Err(StartError::Clock),
     }
+}
+
+fn start_operations(config: &Config) -> Result<Operations, StartError> {
+    let listen = config.operations.as_ref().map(|section| section.listen);
+    let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
+    Operations::start(listen).map_err(|error| StartError::Listen(listen.unwrap_or(unspecified), error))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -8,6 +8,8 @@ use crate::cli::evidence::EvidenceSection;
 use crate::collateral::Holdings;
 use crate::denial::Denial;
 use crate::limits;
+use crate::measure::Named;
+use crate::registry::attestation;
 use crate::store::{Vault, marks};
 use crate::time::ClockEvent;
 use crate::transport::Marks;
@@ -22,24 +24,26 @@ pub use crate::api::admin::HIGHEST_TIME;
 pub struct Heard(mpsc::Receiver<(Denial, Box<Case>)>);
 
 /// The listeners' end: it never blocks, and what does not fit is only counted.
-pub struct Observer(mpsc::Sender<(Denial, Box<Case>)>);
+pub struct Observer(mpsc::Sender<(Denial, Box<Case>)>, Arc<Named>);
 
 impl Heard {
-    /// Both ends.
-    pub fn new() -> (Heard, Observer) {
+    /// Both ends; each refusal is counted by the name of its cause, too.
+    pub fn new(counters: Arc<Named>) -> (Heard, Observer) {
         let (sender, receiver) = mpsc::channel(HEARD);
-        (Heard(receiver), Observer(sender))
+        (Heard(receiver), Observer(sender, counters))
     }
 }
 
 impl HandshakeObserver for Observer {
     fn refused(&self, denial: Denial, case: Box<Case>) {
+        self.1.count(Cause::Denied(denial).name());
         if self.0.try_send((denial, case)).is_err() {
             tracing::warn!(%denial, "a refused handshake was not recorded: too many at once");
         }
     }
 
     fn counted(&self, cause: Cause) {
+        self.1.count(cause.name());
         tracing::debug!(?cause, "a connection came to nothing");
     }
 }
@@ -55,13 +59,11 @@ pub async fn run(
     let mut ticks = tokio::time::interval(Duration::from_millis(limits::RELOAD_MS));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count = 0_u64;
+    let counters = tokio::spawn(keep_counters(broker.clone(), vault.clone(), stopped.clone()));
     let refreshing = files.collateral.holdings.keep_fresh();
     loop {
         tokio::select! {
-            _ = stopped.changed() => {
-                refreshing.abort();
-                return;
-            }
+            _ = stopped.changed() => break,
             _ = ticks.tick() => {
                 count = count.wrapping_add(1);
                 tick(&broker, &vault, count).await;
@@ -74,6 +76,23 @@ pub async fn run(
             }
         }
     }
+    refreshing.abort();
+    if counters.await.is_err() {
+        tracing::error!("the counters of TPMs were not all kept; the audit log has them");
+    }
+}
+
+/// Keeps what was seen of TPMs, once a second and at the stop: by itself, so that a slow store delays no reading of inputs.
+async fn keep_counters(broker: Arc<Broker>, vault: Arc<Vault>, mut stopped: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(limits::RELOAD_MS));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => break,
+            _ = ticks.tick() => attestation::keep_counters(broker.verifiers.seen(), &vault).await,
+        }
+    }
+    attestation::keep_counters(broker.verifiers.seen(), &vault).await;
 }
 
 async fn tick(broker: &Arc<Broker>, vault: &Vault, count: u64) {
