@@ -60,6 +60,8 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 #[cfg(feature = "server")]
+pub mod collateral;
+#[cfg(feature = "server")]
 pub mod registry;
 #[cfg(feature = "server")]
 pub mod telemetry;

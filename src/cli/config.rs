@@ -6,6 +6,7 @@
 use crate::challenge::Offer;
 use crate::challenge::admission::{Rate, Rates};
 use crate::cli::evidence::EvidenceSection;
+use crate::collateral::CollateralConfig;
 use crate::limits;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::transport::{DomainConfig, RevocationMode};
@@ -31,6 +32,9 @@ pub struct Config {
     /// The listener for probes and scrapers; without the section there is none.
     #[serde(default)]
     pub operations: Option<OperationsSection>,
+    /// Where what hardware evidence needs besides is fetched from, and kept.
+    #[serde(default)]
+    pub collateral: CollateralConfig,
     /// Limits on callers.
     #[serde(default)]
     pub limits: LimitsSection,
@@ -256,6 +260,7 @@ impl Config {
         for path in paths {
             *path = base.join(&*path);
         }
+        self.collateral.resolve(base);
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -280,6 +285,9 @@ impl Config {
         }
         if let Err(why) = self.evidence.check() {
             return impossible("evidence", &why);
+        }
+        if let Err(fault) = self.collateral.check() {
+            return impossible(&format!("collateral.{}", fault.key), &fault.why);
         }
         let mut names = std::collections::BTreeSet::new();
         for domain in &self.trust_domain {

@@ -15,7 +15,7 @@ fn world() -> Option<&'static World> {
     let made = || {
         let place = Place::new();
         place.reconfigure("[storage]", "allow_channel_binding_none = true\n\n[storage]");
-        python::prepared(python, World::furnished(World::over(place)))
+        python::prepared(python, World::whole_over(place))
     };
     Some(&WORLD.get_or_init(made).world)
 }

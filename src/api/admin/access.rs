@@ -92,6 +92,9 @@ verbs! {
     Explain: "explain", Reads, [Audit];
     PutAdministrator: "administrator put", Widens, [Administrators];
     RemoveAdministrator: "administrator remove", Narrows, [Administrators];
+    CollateralStatus: "collateral status", Watches, [Operations, Audit];
+    RefreshCollateral: "collateral refresh", Widens, [Operations];
+    ImportCollateral: "collateral import", Widens, [Operations];
     ListAdministrators: "administrator list", Reads, [Administrators, Audit];
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
 mod administrator;
+mod collateral;
 mod explain;
 mod failure;
 mod link;
@@ -74,6 +75,9 @@ enum Command {
     /// Accept a bundle whose sequence went back.
     #[command(subcommand)]
     Bundle(trust::BundleCommand),
+    /// Show, refresh and import vendors' certificates, lists and statements for hardware evidence.
+    #[command(subcommand)]
+    Collateral(collateral::Command),
     Status(trust::Status),
     Explain(explain::Explain),
     /// Put, list and remove administrators.
@@ -107,6 +111,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Clock(command) => trust::clock(command, &operators).await,
         Command::Crl(command) => trust::crl(command, &operators).await,
         Command::Bundle(command) => trust::bundle(command, &operators).await,
+        Command::Collateral(command) => collateral::run(command, &operators).await,
         Command::Status(command) => trust::status(command, &operators).await,
         Command::Explain(command) => explain::run(command, &operators).await,
         Command::Administrator(command) => administrator::run(command, &operators).await,

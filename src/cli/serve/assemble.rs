@@ -11,9 +11,14 @@ use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::challenge::admission::Admission;
 use crate::cli::config::Config;
-use crate::cli::serve::keep::{self, Heard};
+use crate::cli::evidence::NoMarks;
+use crate::cli::serve::keep::{self, Collateral, EvidenceFiles, Heard};
 use crate::cli::serve::recover::{self, Recovered};
+use crate::collateral::Holdings;
 use crate::evidence::Verifiers;
+use crate::evidence::hardware::Hardware;
+use crate::evidence::sev_snp::SevSnpTrust;
+use crate::evidence::tdx::TdxTrust;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
 use crate::measure::{Measures, Named};
@@ -74,6 +79,9 @@ pub enum StartError {
     /// The threads that serve connections cannot be had.
     #[error("cannot start a thread for connections: {0}")]
     Threads(std::io::Error),
+    /// `[collateral]` is not possible.
+    #[error("collateral.{0}")]
+    Collateral(crate::collateral::ConfigFault),
     /// A clock cannot be read at all.
     #[error("a clock cannot be read")]
     Clock,
@@ -109,7 +117,8 @@ impl Server {
         let recorder = Arc::new(Recorder::new(log, clock.boot_id()));
         recover::settle(&recorder, owed, now).await?;
         let kv = Arc::new(Kv::new(vault.clone())?);
-        let broker = Arc::new(assemble(config, &vault, clock, recorder, recovered, kv.clone()).await?);
+        let (broker, collateral) = assemble(config, &vault, clock, recorder, recovered, kv.clone()).await?;
+        let broker = Arc::new(broker);
         let registry = Arc::new(Registry::new(vault.clone(), broker.clone(), own_digest()));
         registry.load().await;
         let started = Event::Started {
@@ -117,7 +126,7 @@ impl Server {
             commit: vault.store().last_commit().await?.0,
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
-        Server::listen(config, broker, registry, kv, operations).await
+        Server::listen(config, broker, registry, kv, collateral, operations).await
     }
 
     async fn listen(
@@ -125,6 +134,7 @@ impl Server {
         broker: Arc<Broker>,
         registry: Arc<Registry>,
         kv: Arc<Kv>,
+        collateral: Collateral,
         operations: Operations,
     ) -> Result<Server, StartError> {
         let (shutdown, stopped) = watch::channel(false);
@@ -138,7 +148,7 @@ impl Server {
         let admin_address = local(&operators, config.admin.listen)?;
         let release = ReleaseService::server(broker.clone());
         let audit = config.storage.audit.clone();
-        let admin = AdminService::server(registry.clone(), kv, audit);
+        let admin = AdminService::server(registry.clone(), kv, audit, collateral.holdings.clone());
         let workloads = doors
             .acceptor(workloads, PeerKind::Workload, Some(shards.clone()))
             .serve(Front::new(release), stopped.clone());
@@ -149,7 +159,7 @@ impl Server {
         let keeper = tokio::spawn(keep::run(
             broker.clone(),
             registry.vault().clone(),
-            config.evidence.clone(),
+            EvidenceFiles::new(config.evidence.clone(), collateral),
             heard,
             stopped,
         ));
@@ -266,18 +276,17 @@ async fn assemble(
     recorder: Arc<Recorder>,
     recovered: Recovered,
     kv: Arc<Kv>,
-) -> Result<Broker, StartError> {
+) -> Result<(Broker, Collateral), StartError> {
     let marks: Arc<dyn Marks> = Arc::new(DurableMarks(StoredMarks::start(vault.clone())?));
     let (domains, now) = (config.domains(), clock.untrusted());
+    let collateral_marks = marks.clone();
     let opened = tokio::task::spawn_blocking(move || Trust::open(domains, marks, now)).await;
     let trust = Arc::new(opened.map_err(|_| StoreError::Unavailable("trust was not opened".to_owned()))?);
     let kv: Arc<dyn Engine> = kv;
     let engines = BTreeMap::from([("kv".to_owned(), kv)]);
     let verifiers = Arc::new(Verifiers::new(None));
     verifiers.seen().remember(recovered.counters);
-    let section = config.evidence.clone();
-    let read = tokio::task::spawn_blocking(move || section.read(now)).await;
-    verifiers.set_hardware(read.map_err(|_| StoreError::Unavailable("evidence was not read".to_owned()))?);
+    let collateral = open_collateral(config, &clock, collateral_marks, &verifiers).await?;
     let appraiser = Arc::new(Appraiser::new());
     let pdp = Arc::new(Pdp::new(Arc::new(engines.clone())));
     let engines = Arc::new(Engines {
@@ -289,7 +298,7 @@ async fn assemble(
         leases: Arc::new(recovered.leases),
         barrier: Arc::new(Barrier::default()),
     });
-    Ok(Broker {
+    let broker = Broker {
         offer: config.offer(),
         clock,
         freshness: Freshness::new(trust.clone()),
@@ -303,7 +312,32 @@ async fn assemble(
         recorder,
         engines,
         measures: Measures::default(),
-    })
+    };
+    Ok((broker, collateral))
+}
+
+/// What hardware evidence is held against: the configured trust, and around it what is kept and fetched.
+async fn open_collateral(
+    config: &Config,
+    clock: &Arc<Clock>,
+    marks: Arc<dyn Marks>,
+    verifiers: &Verifiers,
+) -> Result<Collateral, StartError> {
+    let (section, settings, now) = (config.evidence.clone(), config.collateral.clone(), clock.untrusted());
+    let (clock, marks_too) = (clock.clone(), marks.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let hardware = section.read_against(marks_too.as_ref(), now);
+        let trust = (
+            hardware.sev_snp.known().cloned().unwrap_or_else(SevSnpTrust::empty),
+            hardware.tdx.known().cloned().unwrap_or_else(TdxTrust::none),
+        );
+        Holdings::open(settings, trust, clock, marks_too, now).map(|holdings| (hardware, holdings))
+    });
+    let opened = opened.await.map_err(|_| StoreError::Unavailable("evidence was not read".to_owned()))?;
+    let (hardware, holdings): (Hardware, Holdings) = opened.map_err(StartError::Collateral)?;
+    verifiers.set_hardware(hardware);
+    verifiers.set_supply(Arc::new(holdings.clone()));
+    Ok(Collateral { holdings, marks })
 }
 
 /// What `serve --check` found.
@@ -439,22 +473,5 @@ impl Marks for DurableMarks {
 
     fn replace(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
         self.0.replace(name, value).map_err(|_| MarksUnavailable)
-    }
-}
-
-/// `serve --check` does not open the store, so it knows of no mark and raises none.
-struct NoMarks;
-
-impl Marks for NoMarks {
-    fn read(&self, _name: &str) -> Result<Option<Vec<u8>>, MarksUnavailable> {
-        Ok(None)
-    }
-
-    fn raise(&self, _name: &str, _value: &[u8]) -> Result<(), MarksUnavailable> {
-        Ok(())
-    }
-
-    fn replace(&self, _name: &str, _value: &[u8]) -> Result<(), MarksUnavailable> {
-        Ok(())
     }
 }
