@@ -8,8 +8,10 @@ mod assemble;
 mod keep;
 mod notify;
 mod recover;
+mod stopped;
 
 pub use assemble::{Server, StartError};
+pub use stopped::{Stopped, open_stopped};
 
 use crate::cli::config::{Config, LogFormat};
 use crate::cli::exit;

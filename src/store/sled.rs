@@ -86,7 +86,7 @@ impl SledStore {
         // A start that was killed leaves one; it is of no use.
         remove_copy(&copy.0).map_err(unavailable)?;
         match copy_engine(&engine_directory(directory), &engine_directory(&copy.0)) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(None),
+            Err(error) if no_room(&error) => return Ok(None),
             copied => copied.map_err(unavailable)?,
         }
         let db = open_engine(&copy.0)?;
@@ -268,6 +268,10 @@ fn remove_copy(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+fn no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Its files alone: what is in `blobs` was never synced, and is refused where it stands. File systems that can share blocks do.

@@ -29,6 +29,7 @@ mod get;
 mod import;
 mod hold;
 mod operations;
+mod people;
 mod revoke;
 mod serve;
 mod usage;

@@ -13,6 +13,7 @@ mod link;
 mod node;
 mod operations;
 mod output;
+mod pending;
 mod policy;
 mod reference;
 mod secret;
@@ -83,6 +84,12 @@ enum Command {
     /// Put, list and remove administrators.
     #[command(subcommand)]
     Administrator(administrator::Command),
+    /// List, show, approve, reject and withdraw changes that wait for a second person.
+    #[command(subcommand)]
+    Pending(pending::Command),
+    /// Whether changes wait for a second person.
+    #[command(subcommand)]
+    TwoPersons(pending::TwoPersonsCommand),
 }
 
 /// Runs the command; gives its exit code.
@@ -115,6 +122,8 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Status(command) => trust::status(command, &operators).await,
         Command::Explain(command) => explain::run(command, &operators).await,
         Command::Administrator(command) => administrator::run(command, &operators).await,
+        Command::Pending(command) => pending::run(command, &operators).await,
+        Command::TwoPersons(command) => pending::two_persons(command, &operators).await,
     }
 }
 

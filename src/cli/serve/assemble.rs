@@ -10,7 +10,7 @@ use crate::audit::log::Log;
 use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::challenge::admission::Admission;
-use crate::cli::config::Config;
+use crate::cli::config::{Config, TwoPersonsMode};
 use crate::cli::evidence::NoMarks;
 use crate::cli::serve::keep::{self, Collateral, EvidenceFiles, Heard};
 use crate::cli::serve::recover::{self, Recovered};
@@ -109,10 +109,12 @@ impl Server {
         examine(config, now)?;
         let vault = open_vault(config).await?;
         let mut recovered = Recovered::new(now);
-        let (log, report) = open_log(config, now, |record| recovered.take(record))?;
+        let lived = highest_time(&vault).await?;
+        let since = recover::view(now, lived);
+        let (log, report) = open_log(config, since, |record| recovered.take(record))?;
         let last_intent = Registry::last_applied_intent(&vault).await?;
         let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;
-        let highest = highest_time(&vault).await?.max(recovered.trusted_time);
+        let highest = lived.max(recovered.trusted_time);
         let clock = Arc::new(Clock::new(source, highest));
         let recorder = Arc::new(Recorder::new(log, clock.boot_id()));
         recover::settle(&recorder, owed, now).await?;
@@ -120,6 +122,9 @@ impl Server {
         let (broker, collateral) = assemble(config, &vault, clock, recorder, recovered, kv.clone()).await?;
         let broker = Arc::new(broker);
         let registry = Arc::new(Registry::new(vault.clone(), broker.clone(), own_digest()));
+        if config.admin.two_persons == TwoPersonsMode::Always {
+            registry.demand_two_persons();
+        }
         registry.load().await;
         let started = Event::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -383,7 +388,7 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
 }
 
 /// Holds store and log against each other before either is opened, as opening changes both: what is damaged stays as it is.
-fn examine(config: &Config, now: Now) -> Result<(), StartError> {
+pub(super) fn examine(config: &Config, now: Now) -> Result<(), StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
     let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
     let report = Log::examine(&config.storage.audit, &key, recover::horizon(now));
@@ -398,26 +403,26 @@ fn examine(config: &Config, now: Now) -> Result<(), StartError> {
     }
 }
 
-async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
+pub(super) async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
     let source = KeyFile::new(&config.storage.key_file, &config.storage.data);
     Ok(Arc::new(Vault::open(store, &source).await?))
 }
 
-fn open_log(
+pub(super) fn open_log(
     config: &Config,
-    now: Now,
+    since: WallTime,
     take: impl FnMut(&crate::audit::record::Record),
 ) -> Result<(Arc<Log>, crate::audit::log::OpenReport), StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
     let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
-    let opened = Log::open(&config.storage.audit, key, recover::horizon(now), take);
+    let opened = Log::open(&config.storage.audit, key, since, take);
     let (log, report) = opened.map_err(|error| failed(&error))?;
     Ok((Arc::new(log), report))
 }
 
 /// The highest wall time that an earlier process kept.
-async fn highest_time(vault: &Vault) -> Result<WallTime, StartError> {
+pub(super) async fn highest_time(vault: &Vault) -> Result<WallTime, StartError> {
     let mark = marks::read(vault, keep::HIGHEST_TIME).await?.unwrap_or_default();
     let mut bytes = [0; 8];
     let start = bytes.len().saturating_sub(mark.len());
