@@ -26,7 +26,7 @@ pub struct Stopped {
 pub async fn open_stopped(config: &Config, source: &dyn TimeSource, now: Now) -> Result<Stopped, StartError> {
     assemble::examine(config, now)?;
     let vault = assemble::open_vault(config).await?;
-    let (log, report) = assemble::open_log(config, now, |_| ())?;
+    let (log, report) = assemble::open_log(config, recover::horizon(now), |_| ())?;
     let last_intent = Registry::last_applied_intent(&vault).await?;
     let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;
     let highest = assemble::highest_time(&vault).await?;
