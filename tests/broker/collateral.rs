@@ -311,7 +311,7 @@ async fn one_identity_has_so_much_fetched_within_a_minute_and_no_more() {
     site.released(site.ask_with(&chips[1]).await);
     let asked = site.server.connections();
     let outcome = site.ask_with(&chips[2]).await;
-    says(&site.world.refused(outcome, Denial::CollateralUnavailable), "for this identity");
+    says(&site.world.refused(outcome, Denial::CollateralUnavailable), "as much was fetched");
     assert_eq!(site.server.connections(), asked);
     // Those that are known are served.
     site.released(site.ask_with(&chips[0]).await);
