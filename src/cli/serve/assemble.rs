@@ -106,12 +106,13 @@ impl Server {
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
         let operations = start_operations(config)?;
         let now = reading(source.as_ref())?;
-        examine(config, now)?;
+        let key = log_key(config)?;
+        examine(config, &key, now)?;
         let vault = open_vault(config).await?;
         let mut recovered = Recovered::new(now);
         let lived = highest_time(&vault).await?;
         let since = recover::view(now, lived);
-        let (log, report) = open_log(config, since, |record| recovered.take(record))?;
+        let (log, report) = open_log(config, key, since, |record| recovered.take(record))?;
         let last_intent = Registry::last_applied_intent(&vault).await?;
         let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;
         let highest = lived.max(recovered.trusted_time);
@@ -388,11 +389,9 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
 }
 
 /// Holds store and log against each other before either is opened, as opening changes both: what is damaged stays as it is.
-pub(super) fn examine(config: &Config, now: Now) -> Result<(), StartError> {
-    let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
-    let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
-    let report = Log::examine(&config.storage.audit, &key, recover::horizon(now));
-    let report = report.map_err(|error| failed(&error))?;
+pub(super) fn examine(config: &Config, key: &LogKey, now: Now) -> Result<(), StartError> {
+    let report = Log::examine(&config.storage.audit, key, recover::horizon(now));
+    let report = report.map_err(|error| StartError::Log(error.to_string()))?;
     match SledStore::examine(&config.storage.data)? {
         // What intents there are is told by the records alone: that they have an end is the opened log's matter.
         Some(stored) => recover::reconcile(&report, stored, stored.0).map(drop),
@@ -409,15 +408,19 @@ pub(super) async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError
     Ok(Arc::new(Vault::open(store, &source).await?))
 }
 
+/// The key that signs the log, read once.
+pub(super) fn log_key(config: &Config) -> Result<LogKey, StartError> {
+    LogKey::load(&config.storage.audit_key_file).map_err(|error| StartError::Log(error.to_string()))
+}
+
 pub(super) fn open_log(
     config: &Config,
+    key: LogKey,
     since: WallTime,
     take: impl FnMut(&crate::audit::record::Record),
 ) -> Result<(Arc<Log>, crate::audit::log::OpenReport), StartError> {
-    let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
-    let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
     let opened = Log::open(&config.storage.audit, key, since, take);
-    let (log, report) = opened.map_err(|error| failed(&error))?;
+    let (log, report) = opened.map_err(|error| StartError::Log(error.to_string()))?;
     Ok((Arc::new(log), report))
 }
 

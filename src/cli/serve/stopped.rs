@@ -24,9 +24,10 @@ pub struct Stopped {
 
 /// Opens them, and settles what an earlier process left open.
 pub async fn open_stopped(config: &Config, source: &dyn TimeSource, now: Now) -> Result<Stopped, StartError> {
-    assemble::examine(config, now)?;
+    let key = assemble::log_key(config)?;
+    assemble::examine(config, &key, now)?;
     let vault = assemble::open_vault(config).await?;
-    let (log, report) = assemble::open_log(config, recover::horizon(now), |_| ())?;
+    let (log, report) = assemble::open_log(config, key, recover::horizon(now), |_| ())?;
     let last_intent = Registry::last_applied_intent(&vault).await?;
     let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;
     let highest = assemble::highest_time(&vault).await?;
