@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
 mod administrator;
+mod apply;
 mod collateral;
 mod explain;
 mod failure;
@@ -90,6 +91,7 @@ enum Command {
     /// Whether changes wait for a second person.
     #[command(subcommand)]
     TwoPersons(pending::TwoPersonsCommand),
+    Apply(apply::Apply),
 }
 
 /// Runs the command; gives its exit code.
@@ -124,6 +126,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Administrator(command) => administrator::run(command, &operators).await,
         Command::Pending(command) => pending::run(command, &operators).await,
         Command::TwoPersons(command) => pending::two_persons(command, &operators).await,
+        Command::Apply(command) => apply::run(command, &operators).await,
     }
 }
 
