@@ -495,7 +495,12 @@ fn imported_collateral_is_verified_kept_and_there_after_a_restart() {
     };
     let nothing = world.admin(&["collateral", "status"]).must(0).text();
     assert!(nothing.contains("0 held") && nothing.contains("nothing is fetched"), "{nothing}");
+    let family = "portcullis_collateral_usable_seconds";
+    let figures = || crate::probe::Figures::now(&world.operations_address);
+    assert!(!figures().1.contains(&format!("{family}{{")), "nothing is held");
     import(&world, ASK).must(0);
+    // Until 2045: what was handed in counts among what ends.
+    assert!(figures().sum(family, &[("format", "sev-snp")]) > 86_400.0);
     // What is no intermediate, is cut short, or is nobody's: refused with the cause, and nothing is lost.
     let genuine = fs::read(ASK).unwrap();
     let mut forged = genuine.clone();
