@@ -3,7 +3,9 @@
 use crate::world::{VALUE, World, copy_directory, write};
 use serde_json::Value;
 use std::fs;
+use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// The documented example, which ends long after any run of this test.
 fn example(world: &World) -> PathBuf {
@@ -302,4 +304,49 @@ fn where_two_persons_are_needed_each_change_waits_and_what_follows_waits_for_it(
     // Terms that narrow; labels and policy; then all else is ada's alone.
     assert_eq!(rounds, 2, "{last}");
     assert!(world.admin(&["node", "list"]).must(0).text().contains("pay-node-1"));
+}
+
+/// `apply` at a terminal (script(1) lends one): what happens once it has asked, then the answer; exit code and all that it said.
+fn at_a_terminal(world: &World, meanwhile: impl FnOnce(), answer: &str) -> (Option<i32>, String) {
+    let apply = world.admin_command("etc/ada", &["apply", &world.path("apply")]);
+    let words = std::iter::once(apply.get_program()).chain(apply.get_args());
+    let line: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &line.join(" "), "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    for (name, value) in apply.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+        script.env(name, value);
+    }
+    let mut child = script.spawn().unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    while !said.ends_with(b"Type `yes`: ") {
+        assert_eq!(output.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&said));
+        said.push(byte[0]);
+    }
+    meanwhile();
+    writeln!(input, "{answer}").unwrap();
+    output.read_to_end(&mut said).unwrap();
+    let code = child.wait().unwrap().code();
+    drop(input);
+    (code, String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn at_a_terminal_it_asks_and_what_another_changed_meanwhile_stops_it() {
+    let world = World::bare();
+    example(&world);
+    put(&world, "kv/payments/stripe");
+    put(&world, "kv/shared/licence");
+    let before = intents(&world).len();
+    let (code, said) = at_a_terminal(&world, || (), "no");
+    assert!(code == Some(1) && said.contains("nothing was sent"), "{code:?} {said}");
+    assert_eq!(intents(&world).len(), before);
+    let another =
+        || drop(world.admin(&["secret", "configure", "kv/payments/stripe", "--label", "a=b"]).must(0));
+    let (code, said) = at_a_terminal(&world, another, "yes");
+    assert!(code == Some(1) && said.contains("another changed the broker meanwhile"), "{code:?} {said}");
+    assert_eq!(intents(&world).len(), before + 1);
+    let (code, said) = at_a_terminal(&world, || (), "yes");
+    assert!(code == Some(0) && said.contains("0 not done"), "{code:?} {said}");
+    apply(&world, &["--dry-run"]).must(0);
 }

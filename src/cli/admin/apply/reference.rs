@@ -42,7 +42,7 @@ pub(super) fn compare(
         puts.entry(phase).or_default().push(wanted);
     }
     for (phase, sets) in puts {
-        plan.steps.extend(sets.chunks(limits::REFERENCE_SETS_PER_PUT).map(|chunk| put(phase, chunk, how)));
+        plan.steps.extend(messages(&sets).into_iter().map(|chunk| put(phase, chunk, how)));
     }
     remove(entries, present, how, plan)
 }
@@ -85,6 +85,24 @@ fn remove(
         });
     }
     Ok(())
+}
+
+/// As many sets to a call as it takes, in number and in bytes.
+fn messages(mut sets: &[Value]) -> Vec<&[Value]> {
+    let mut messages = Vec::new();
+    while !sets.is_empty() {
+        let mut bytes = 0_usize;
+        let fits = |set: &&Value| {
+            bytes = bytes.saturating_add(set.to_string().len());
+            bytes <= limits::ADMIN_MESSAGE_BYTES / 2
+        };
+        // One that is too large alone is sent alone: the broker says so by its name.
+        let count = sets.iter().take(limits::REFERENCE_SETS_PER_PUT).take_while(fits).count().max(1);
+        let (now, later) = sets.split_at_checked(count).unwrap_or((sets, &[]));
+        messages.push(now);
+        sets = later;
+    }
+    messages
 }
 
 /// All of these, or none.

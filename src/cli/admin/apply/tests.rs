@@ -130,6 +130,14 @@ fn an_earlier_end_alone_narrows_and_one_that_has_passed_is_refused_only_where_it
 }
 
 #[test]
+fn many_sets_are_put_in_as_few_calls_as_take_them() {
+    let text: String = (0..300).map(|number| set(&format!("s-{number:03}"), "a", 2097)).collect();
+    let plan = Plan::of(&sets(&text), &Present::default(), HOW).unwrap();
+    let counts: Vec<usize> = plan.steps.iter().map(|step| step.what.matches("s-").count()).collect();
+    assert_eq!(counts, [128, 128, 44]);
+}
+
+#[test]
 fn a_policy_names_the_text_that_it_takes_the_place_of() {
     let permit = "@id(\"a\")\npermit (principal, action, resource in Folder::\"kv/a\");\n";
     let wanted = Wanted { policy: Some(format!("// why\n{permit}")), ..Wanted::default() };
