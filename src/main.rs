@@ -70,17 +70,16 @@ async fn run(command: Command) -> u8 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests run on known input")]
 mod tests {
     use super::*;
 
-    /// The examples of a command: each is a paragraph of its help that begins so.
+    /// The examples of a command: what follows that word in its help, to the paragraph's end or the next.
     fn examples(command: &clap::Command) -> Vec<String> {
         let about = command.get_long_about().or(command.get_about()).map(ToString::to_string);
         let after = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
         let help = format!("{}\n\n{}", about.unwrap_or_default(), after.unwrap_or_default());
-        let paragraphs = help.split("\n\n").filter_map(|one| one.trim().strip_prefix("Example: "));
-        paragraphs.map(|one| one.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+        let found = help.split("\n\n").flat_map(|paragraph| paragraph.split("Example: ").skip(1));
+        found.map(|one| one.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     }
 
     /// As a shell splits it: quotation marks hold words together, and what is redirected is not the program's.

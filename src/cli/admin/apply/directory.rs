@@ -4,9 +4,9 @@
 //! key, a symbolic link, a value of a secret, a thing that stands twice: one error, with file and line. *Source*:
 //! `deploy/apply.md`.
 
-use super::super::{Failure, read_text};
 use super::entries::{self, NodeEntry, Place, SecretEntry};
 use crate::appraisal::reference_set::ReferenceSet;
+use crate::cli::admin::{Failure, read_text};
 use crate::limits;
 use crate::policy::cedar::PolicySet;
 use crate::policy::table::Table;

@@ -3,10 +3,10 @@
 //! *Takes* TOML. *Gives* [`SecretEntry`], [`NodeEntry`], reference sets. *Denies* an unknown key, a thing that could not be put,
 //! and above all a value: no error of a secrets file repeats what the file says. *Source*: `deploy/apply.md`; TOML 1.0.
 
-use super::super::Failure;
 use crate::appraisal::reference_set::ReferenceSet;
 use crate::appraisal::reference_text;
 use crate::appraisal::reference_values::ReferenceValues;
+use crate::cli::admin::Failure;
 use crate::evidence::process::NodeKey;
 use crate::evidence::{nitro, sev_snp, tdx, tpm2};
 use crate::limits;

@@ -3,10 +3,10 @@
 //! *Takes* `[[node]]` tables and the broker's list. *Gives* changes, and steps. *Denies* an enrolment that has ended, and to prune
 //! where the directory names none. *Source*: `deploy/apply.md`.
 
-use super::super::Failure;
 use super::entries::{NodeEntry, Place};
 use super::plan::{Action, Change, How, Plan, difference};
 use super::steps::{Call, Phase, Step};
+use crate::cli::admin::Failure;
 use crate::proto::admin::enrol_node_request::PublicKey;
 use crate::proto::admin::*;
 use std::collections::BTreeMap;

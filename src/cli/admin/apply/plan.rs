@@ -3,11 +3,11 @@
 //! *Takes* what is wanted and what there is. *Gives* [`Plan`]. *Denies* what could not be put: a lease longer than the longest,
 //! an enrolment that has ended. *Source*: `deploy/apply.md`, "The order".
 
-use super::super::Failure;
 use super::directory::Wanted;
 use super::state::Present;
 use super::steps::{Call, Phase, Step};
 use super::{nodes, reference, secrets};
+use crate::cli::admin::Failure;
 use crate::policy::cedar::PolicySet;
 use crate::proto::admin::PutPolicyRequest;
 use crate::time::WallTime;

@@ -3,11 +3,11 @@
 //! *Takes* `[[set]]` tables and the broker's list. *Gives* changes, and steps. *Denies* a set that has ended, and to prune where
 //! the directory names none. *Source*: `deploy/apply.md`; RFC 9334 §8.3.
 
-use super::super::Failure;
 use super::entries::Place;
 use super::plan::{Action, Change, How, Plan, difference};
 use super::steps::{Call, Phase, Step};
 use crate::appraisal::reference_set::ReferenceSet as Set;
+use crate::cli::admin::Failure;
 use crate::limits;
 use crate::proto::admin::put_reference_sets_request::Sets;
 use crate::proto::admin::*;

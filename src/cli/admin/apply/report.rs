@@ -3,10 +3,10 @@
 //! *Takes* a plan, then what became of each step. *Gives* lines or JSON, and the verdict. *Denies* by exit code 1 where the broker
 //! is not what the directory says. *Source*: `deploy/apply.md`, "What it says".
 
-use super::super::Failure;
-use super::super::output::{Lines, waits};
 use super::plan::{Action, Change, Plan};
 use super::steps::Taken;
+use crate::cli::admin::Failure;
+use crate::cli::admin::output::{Lines, waits};
 use serde::Serialize;
 use std::collections::VecDeque;
 

@@ -3,10 +3,10 @@
 //! *Takes* `[[secret]]` tables and the broker's list. *Gives* changes, and steps: what narrows apart from what widens. *Denies* a
 //! lease longer than the longest. *Source*: `deploy/apply.md`.
 
-use super::super::Failure;
 use super::entries::{Place, SecretEntry};
 use super::plan::{Action, Change, How, Plan, difference};
 use super::steps::{Call, Phase, Step};
+use crate::cli::admin::Failure;
 use crate::proto::admin::*;
 use std::collections::BTreeMap;
 

@@ -3,9 +3,9 @@
 //! *Takes* a connection. *Gives* [`Present`]. *Denies* nothing: a kind that may not be read ends the command before anything is
 //! sent. *Source*: `admin.proto`, the calls that list and show.
 
-use super::super::link::Link;
-use super::super::{Failure, Operators};
 use super::directory::Wanted;
+use crate::cli::admin::link::Link;
+use crate::cli::admin::{Failure, Operators};
 use crate::proto::admin::admin_client::AdminClient;
 use crate::proto::admin::*;
 use std::collections::BTreeMap;

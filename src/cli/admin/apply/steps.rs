@@ -3,8 +3,8 @@
 //! *Takes* a [`Step`]. *Gives* what became of it. *Denies* nothing itself: each is the ordinary call of the operators' API, so
 //! that roles, the second person and the audit log stand as they do for the verb itself. *Source*: `deploy/apply.md`, "The order".
 
-use super::super::link::Link;
-use super::super::{Failure, Operators};
+use crate::cli::admin::link::Link;
+use crate::cli::admin::{Failure, Operators};
 use crate::proto::admin::admin_client::AdminClient;
 use crate::proto::admin::*;
 use serde::Serialize;
