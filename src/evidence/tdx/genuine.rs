@@ -115,6 +115,7 @@ impl TdxTrust {
         let mut parts = Vec::new();
         for info in &collateral.tcb_infos {
             let tee = Tee::of_name(&info.info.id).ok_or_else(|| untrusted("a TCB info of no known kind"))?;
+            info.whole().map_err(|error| untrusted(format!("a TCB info does not read: {error}")))?;
             self.check_statement("TCB info", &info.statement)?;
             let one = Collateral { tcb_infos: vec![info.clone()], ..Collateral::new() };
             let question = Question::TcbInfo { tee, fmspc: info.fmspc };
@@ -123,6 +124,7 @@ impl TdxTrust {
         for identity in &collateral.qe_identities {
             let id = &identity.identity.id;
             let tee = Tee::of_qe_identity(id).ok_or_else(|| untrusted("a QE identity of no known kind"))?;
+            identity.whole().map_err(|error| untrusted(format!("a QE identity does not read: {error}")))?;
             self.check_statement("QE identity", &identity.statement)?;
             let one = Collateral { qe_identities: vec![identity.clone()], ..Collateral::new() };
             let ends = identity.statement.signer.ends;

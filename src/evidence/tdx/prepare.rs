@@ -5,8 +5,7 @@
 //! `CollateralUnavailable`, `CollateralStale`, `EndorsementExpired`, `EndorsementNotYetValid`.
 //! *Source*: `evidence.md` §5, in the order of its checklist.
 
-use super::backend::Backend;
-use super::certificate::{Certificate, RevocationList};
+use super::certificate::{Certificate, RevocationList, SgxExtension};
 use super::collateral::{Collateral, SignedQeIdentity, SignedTcbInfo, Tee, bounded};
 use super::pcs::{PckCa, Question};
 use super::quote::{Quote, malformed};
@@ -15,7 +14,6 @@ use crate::denial::Denial;
 use crate::evidence::outcome::{Checks, Ends, Refusal};
 use crate::limits;
 use crate::time::{Now, WallTime};
-use dcap_qvl::intel::{PckExtension, parse_pck_extension_with};
 use rustls::pki_types::CertificateDer;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -41,7 +39,7 @@ pub struct Platform {
     pub(super) pck: Certificate,
     pub(super) pck_ca: Certificate,
     root: CertificateDer<'static>,
-    pub(super) extension: PckExtension,
+    pub(super) sgx: SgxExtension,
     pub(super) ca: PckCa,
     tee: Tee,
 }
@@ -49,7 +47,7 @@ pub struct Platform {
 impl Platform {
     /// Which product it is; Intel's TCB infos are by this.
     pub fn fmspc(&self) -> [u8; 6] {
-        self.extension.fmspc
+        self.sgx.fmspc
     }
 
     /// Which CA issued its certificate, and so which revocation list is needed.
@@ -97,10 +95,9 @@ pub fn platform(quote: &Quote<'_>) -> Result<Platform, Refusal> {
         Certificate::read(der).ok_or_else(|| malformed(format!("the {name} is no X.509 certificate")))
     };
     let pck = read("PCK certificate", pck)?;
-    let extension = parse_pck_extension_with::<Backend>(&pck.der);
     let ca = PckCa::of(&pck);
     Ok(Platform {
-        extension: extension.map_err(|_| malformed("the PCK certificate has no readable SGX extension"))?,
+        sgx: pck.sgx.ok_or_else(|| malformed("the PCK certificate has no readable SGX extension"))?,
         ca: ca.ok_or_else(|| malformed("the PCK certificate is not of a PCK CA"))?,
         pck_ca: read("PCK CA's certificate", pck_ca)?,
         root: root.clone(),
@@ -206,7 +203,7 @@ impl AtHand<'_> {
                 None => unavailable(&format!("{NAME} for {} {}", tee.name(), hex::encode(fmspc))),
             });
         };
-        if part.pce_id.as_slice() != platform.extension.pce_id {
+        if part.pce_id != platform.sgx.pce_id {
             return Err(untrusted("the TCB info is of another PCE"));
         }
         let lowest = match tee {

@@ -219,7 +219,8 @@ fn check_second_reading(prepared: &Prepared<'_>, claims: &QuoteClaims) -> Result
         }
         _ => false,
     };
-    let same = same && claims.platform.pck.fmspc == prepared.tcb_info.fmspc;
+    let (ours, theirs) = (prepared.platform.sgx, &claims.platform.pck);
+    let same = same && theirs.fmspc == ours.fmspc && theirs.pce_id == ours.pce_id;
     if same { Ok(()) } else { Err(malformed("two readings of the quote differ")) }
 }
 
