@@ -41,17 +41,6 @@ impl DcapHeld {
         usable.fold(self.base.clone(), |trust, part| trust.with_collateral(part.collateral().clone()))
     }
 
-    /// What is still to be had for a quote.
-    pub(super) fn missing<E: AsRef<[u8]>>(
-        &self,
-        quote: &Quote<'_>,
-        endorsements: &[E],
-        now: Now,
-    ) -> Vec<Item> {
-        let trust = self.trust_for(quote, now);
-        tdx::needed(quote, endorsements, &trust, now).into_iter().map(Item::Dcap).collect()
-    }
-
     /// Takes a part in, unless it is older than what is held, or was ever seen: nobody goes back behind a TCB recovery.
     pub(super) fn take(&mut self, part: GenuinePart, oldest: Age, now: Now) -> Result<(), Failure> {
         let question = part.question();

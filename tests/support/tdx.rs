@@ -87,6 +87,7 @@ pub struct Synthetic {
     pub root_der: Vec<u8>,
     /// Collateral as one endorsement.
     pub collateral: Vec<u8>,
+    signer_key: EcdsaKeyPair,
     pck_key: EcdsaKeyPair,
     attestation_key: EcdsaKeyPair,
     pck_chain: String,
@@ -193,6 +194,7 @@ impl Plan {
             pck_key: raw_key(&pck.key()),
             attestation_key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
             pck_chain: [&pck, &pck_ca, &root].map(Authority::pem).concat(),
+            signer_key,
             plan: self,
         }
     }
@@ -220,6 +222,17 @@ impl Plan {
 }
 
 impl Synthetic {
+    /// The collateral with another TCB info, signed by the same key.
+    pub fn collateral_with(&self, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+        let mut tcb_info = self.plan.tcb_info.clone();
+        change(&mut tcb_info);
+        let tcb_info = tcb_info.to_string();
+        let mut collateral: Value = serde_json::from_slice(&self.collateral).unwrap();
+        collateral["tcb_info_signature"] = hex::encode(sign(&self.signer_key, tcb_info.as_bytes())).into();
+        collateral["tcb_info"] = tcb_info.into();
+        collateral.to_string().into_bytes()
+    }
+
     /// A quote that carries `report_data`.
     pub fn quote(&self, report_data: &[u8; 64]) -> Vec<u8> {
         let td = &self.plan.td;

@@ -6,7 +6,9 @@
 
 use super::backend;
 use super::certificate::{Certificate, RevocationList};
-use super::collateral::{Collateral, CollateralError, Part, Statement, Tee, Written};
+use super::collateral::{
+    Collateral, CollateralError, Part, SignedQeIdentity, SignedTcbInfo, Statement, Tee, Written,
+};
 use super::pcs::{PckCa, Question, ROOT_CA, issuer_chain};
 use super::pem;
 use super::prepare::untrusted;
@@ -73,6 +75,47 @@ impl GenuinePart {
     pub fn is_older_than(&self, other: &GenuinePart) -> bool {
         let rank = |part: &Part| (part.evaluation_data_number, part.issued, part.ends);
         rank(&self.part) < rank(&other.part)
+    }
+}
+
+/// What an endorsement's parts say that they answer, and how new they are; nothing of it is verified. None of what does not
+/// read.
+pub fn claimed_ages(endorsement: &[u8]) -> Vec<(Question, Age)> {
+    let Ok(collateral) = Collateral::parse(endorsement) else { return Vec::new() };
+    let infos = collateral.tcb_infos.iter().filter_map(|info| {
+        let tee = Tee::of_name(&info.info.id)?;
+        Some((Question::TcbInfo { tee, fmspc: info.fmspc }, info.age()))
+    });
+    let identities = collateral.qe_identities.iter().filter_map(|identity| {
+        let tee = Tee::of_qe_identity(&identity.identity.id)?;
+        Some((Question::QeIdentity { tee }, identity.age()))
+    });
+    let lists = collateral.lists.iter().filter_map(|list| {
+        let name = list.issuer_common_name.as_str();
+        let root = (name == ROOT_CA).then_some(Question::RootCrl);
+        let question = root.or_else(|| PckCa::of_common_name(name).map(|ca| Question::PckCrl { ca }))?;
+        Some((question, list.age()))
+    });
+    infos.chain(identities).chain(lists).collect()
+}
+
+impl SignedTcbInfo {
+    pub(super) fn age(&self) -> Age {
+        let evaluation_data_number = self.info.tcb_evaluation_data_number;
+        Age { evaluation_data_number, issued: self.statement.issued }
+    }
+}
+
+impl SignedQeIdentity {
+    pub(super) fn age(&self) -> Age {
+        let evaluation_data_number = self.identity.tcb_evaluation_data_number;
+        Age { evaluation_data_number, issued: self.statement.issued }
+    }
+}
+
+impl RevocationList {
+    pub(super) fn age(&self) -> Age {
+        Age { evaluation_data_number: 0, issued: self.issued }
     }
 }
 
