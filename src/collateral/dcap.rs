@@ -50,13 +50,19 @@ impl DcapHeld {
         if self.parts.get(&question).is_some_and(|held| part.is_older_than(held.part())) {
             return Err(Failure::Older);
         }
+        self.put(part, now);
+        Ok(())
+    }
+
+    /// Takes a part in, in whatever one's place.
+    pub(super) fn put(&mut self, part: GenuinePart, now: Now) {
+        let question = part.question();
         if self.parts.len() >= limits::DCAP_KEPT_PARTS && !self.parts.contains_key(&question) {
             let first = self.parts.iter().min_by_key(|(_, held)| held.ends()).map(|(first, _)| *first);
             first.and_then(|first| self.parts.remove(&first));
         }
         let (issued, ends) = (part.part().issued, part.ends());
         self.parts.insert(question, Held::new(part, issued, ends, now));
-        Ok(())
     }
 
     /// Whether an item is held and current; none where it is not held.

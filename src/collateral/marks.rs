@@ -91,6 +91,24 @@ impl DurableMarks {
         Ok(())
     }
 
+    /// Sets the mark of a list, lower too: an administrator's act alone. Blocks.
+    pub(super) fn set_list(&self, mark: &ListMark) -> Result<(), Failure> {
+        self.set(list_name(&mark.root, mark.signing_key), list_value(mark))
+    }
+
+    /// The same of a statement or list of Intel's. Blocks.
+    pub(super) fn set_part(&self, question: &Question, age: Age) -> Result<(), Failure> {
+        self.set(part_name(question), value(age))?;
+        locked(&self.known).insert(*question, age);
+        Ok(())
+    }
+
+    fn set(&self, name: String, value: Vec<u8>) -> Result<(), Failure> {
+        self.marks.replace(&name, &value).map_err(|MarksUnavailable| Failure::MarksUnavailable)?;
+        locked(&self.kept).insert(name, value);
+        Ok(())
+    }
+
     fn raise(&self, name: String, value: Vec<u8>) -> Result<(), MarksUnavailable> {
         if locked(&self.kept).get(&name).is_some_and(|kept| *kept >= value) {
             return Ok(());

@@ -10,7 +10,8 @@
 use super::access::{Caller, Verb};
 use super::answer::{self, Refusal};
 use super::{
-    AdminService, administrators, attestation, import, listing, nodes, policy, reference, revocations,
+    AdminService, administrators, attestation, collateral, import, listing, nodes, policy, reference,
+    revocations,
 };
 use super::{secrets, trust, two_persons, written};
 use crate::audit::random_id;
@@ -427,6 +428,7 @@ proposable! {
     Unrevoke: UnrevokeRequest, revocations::unrevoke, |answer| answer;
     AcceptCrl: AcceptCrlRequest, trust::accept_crl, |answer| accepted(answer);
     AcceptBundle: AcceptBundleRequest, trust::accept_bundle, |answer| accepted(answer);
+    AcceptCollateral: AcceptCollateralRequest, collateral::accept, |answer| accepted(answer);
     PutAdministrator: PutAdministratorRequest, administrators::put, |answer| answer;
     SetTwoPersons: SetTwoPersonsRequest, two_persons::set, |answer| answer;
 }

@@ -169,3 +169,43 @@ async fn where_it_is_not_known_what_was_seen_nothing_that_is_brought_counts() {
     marks.set_out(false);
     assert_eq!(brought(&holdings, &rig, &rig.synthetic.collateral).await, Ok(()));
 }
+
+#[tokio::test]
+async fn a_list_that_went_back_counts_once_it_is_accepted_and_is_the_mark_after_a_restart() {
+    let rig = Rig::with(|_, _| broken()).await;
+    let (holdings, marks) = started(&rig);
+    let list = |number| rig.authority.list(&[], number, T0, Some(T0 + DAY));
+    let kind = Import::SevSnpList(SigningKey::Vcek);
+    holdings.import(kind, &list(5), rig.now()).await.unwrap();
+    assert_eq!(holdings.import(kind, &list(3), rig.now()).await, Err(Failure::Older));
+    let mut forged = list(3);
+    *forged.last_mut().unwrap() ^= 1;
+    assert!(matches!(holdings.accept(kind, &forged, rig.now()).await, Err(Failure::Untrusted(_))));
+    marks.set_out(true);
+    assert_eq!(holdings.accept(kind, &list(3), rig.now()).await, Err(Failure::MarksUnavailable));
+    marks.set_out(false);
+    assert_eq!(holdings.import(kind, &list(4), rig.now()).await, Err(Failure::Older), "nothing was set");
+    let accepted = holdings.accept(kind, &list(3), rig.now()).await.unwrap();
+    assert_eq!(accepted, ["revocation list for vcek of Milan"]);
+    for holdings in [&holdings, &restarted(&rig, &marks, trusts(&rig.authority, &rig.synthetic))] {
+        assert_eq!(holdings.import(kind, &list(2), rig.now()).await, Err(Failure::Older));
+        holdings.import(kind, &list(3), rig.now()).await.unwrap();
+    }
+    let ask = Import::SevSnpIntermediate;
+    let refused = holdings.accept(ask, &rig.authority.ask, rig.now()).await;
+    assert!(matches!(refused, Err(Failure::WrongContent(_))));
+}
+
+#[tokio::test]
+async fn statements_of_intels_that_went_back_count_once_they_are_accepted() {
+    let rig = Rig::with(|_, _| broken()).await;
+    let (older, newer) = recovered(&rig);
+    let (holdings, marks) = started(&rig);
+    assert_eq!(brought(&holdings, &rig, &newer).await, Ok(()));
+    let after = restarted(&rig, &marks, trusts(&rig.authority, &rig.synthetic));
+    assert_eq!(brought(&after, &rig, &older).await, Err(Denial::CollateralStale));
+    assert_eq!(after.accept(Import::Dcap, &older, rig.now()).await.unwrap().len(), 4);
+    assert_eq!(brought(&after, &rig, &older).await, Ok(()));
+    let after = restarted(&rig, &marks, trusts(&rig.authority, &rig.synthetic));
+    assert_eq!(brought(&after, &rig, &older).await, Ok(()));
+}
