@@ -10,8 +10,7 @@
 use super::access::{Caller, Verb};
 use super::answer::{self, Refusal};
 use super::{
-    AdminService, administrators, attestation, collateral, import, listing, nodes, policy, reference,
-    revocations,
+    AdminService, administrators, attestation, import, listing, nodes, policy, reference, revocations,
 };
 use super::{secrets, trust, two_persons, written};
 use crate::audit::random_id;
@@ -421,6 +420,7 @@ macro_rules! proposable {
 proposable! {
     ConfigureSecret: ConfigureSecretRequest, secrets::configure, |answer| answer;
     SetSecretDisabled: SetSecretDisabledRequest, secrets::set_disabled, |answer| answer;
+    AcceptCollateral: AcceptCollateralRequest, super::collateral::accept, |answer| accepted(answer);
     PutPolicy: PutPolicyRequest, policy::put, |answer| answer.change.unwrap_or_default();
     PutReferenceSets: PutReferenceSetsRequest, reference::put, |answer| answer;
     ImportReferenceSets: ImportReferenceSetsRequest, import::import, |answer| answer.change.unwrap_or_default();
@@ -428,7 +428,6 @@ proposable! {
     Unrevoke: UnrevokeRequest, revocations::unrevoke, |answer| answer;
     AcceptCrl: AcceptCrlRequest, trust::accept_crl, |answer| accepted(answer);
     AcceptBundle: AcceptBundleRequest, trust::accept_bundle, |answer| accepted(answer);
-    AcceptCollateral: AcceptCollateralRequest, collateral::accept, |answer| accepted(answer);
     PutAdministrator: PutAdministratorRequest, administrators::put, |answer| answer;
     SetTwoPersons: SetTwoPersonsRequest, two_persons::set, |answer| answer;
 }

@@ -61,10 +61,10 @@ pub fn persons(verb: Verb) -> Persons {
         | Verb::ImportReferenceSets
         | Verb::EnrolNode
         | Verb::FinishTpmEnrolment
+        | Verb::AcceptCollateral
         | Verb::Unrevoke
         | Verb::AcceptCrl
         | Verb::AcceptBundle
-        | Verb::AcceptCollateral
         | Verb::PutAdministrator => Persons::Two,
         // Disabling narrows, enabling widens; two persons are switched on by one, and off by two.
         Verb::SetSecretDisabled | Verb::SetTwoPersons => Persons::ByRequest,
