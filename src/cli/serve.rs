@@ -6,6 +6,7 @@
 
 mod assemble;
 mod keep;
+mod keys;
 mod recover;
 
 pub use assemble::{Server, StartError};

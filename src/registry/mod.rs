@@ -6,6 +6,7 @@
 
 pub mod administrator;
 mod change;
+pub mod keys;
 mod load;
 
 pub use load::{POLICY, StoredRevocation};
@@ -17,6 +18,7 @@ use crate::broker::Broker;
 use crate::store::vault::Vault;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use tokio::sync::Mutex;
 
 /// The facts that administrators keep, over the vault, in force in the broker.
@@ -28,6 +30,8 @@ pub struct Registry {
     launchers: std::collections::BTreeSet<[u8; 32]>,
     /// Second records that could not be written yet; nothing is changed before they are.
     unsettled: Mutex<Vec<crate::audit::record::Event>>,
+    /// What `key rekey` moves to, where the configuration names it.
+    next_source: OnceLock<keys::NextSource>,
 }
 
 impl Registry {
@@ -43,12 +47,24 @@ impl Registry {
             administrators: ArcSwap::from_pointee(None),
             launchers,
             unsettled: Mutex::new(Vec::new()),
+            next_source: OnceLock::new(),
         }
     }
 
     /// The vault, for reading and for preparing transactions.
     pub fn vault(&self) -> &Arc<Vault> {
         &self.vault
+    }
+
+    /// Says what `key rekey` may move to; once, at the start.
+    pub fn offer_next_source(&self, next: keys::NextSource) {
+        // A second offer is never made; the first one stands.
+        let _ = self.next_source.set(next);
+    }
+
+    /// What `key rekey` may move to.
+    pub fn next_source(&self) -> Option<&keys::NextSource> {
+        self.next_source.get()
     }
 
     /// The broker whose facts these are.

@@ -74,6 +74,10 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
         ),
         act("administrator list", "bob until", "administrator list"),
         act("administrator remove", "done", "administrator remove --name bob"),
+        act("key rotate", "has begun", "key rotate"),
+        act("key rewrap", "sealing all anew", "key rewrap"),
+        act("key status", "opened by a key", "key status"),
+        act("key rekey", "opened by a key", "key rekey"),
     ]
 }
 
@@ -121,13 +125,20 @@ fn ran(world: &World, who: &str, act: &Act, more: &[&str]) -> Ended {
 
 #[test]
 fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
-    let world = World::whole();
+    let mut world = World::whole();
+    let (next, line) = (world.path("etc/next.key"), "audit_key_file = \"audit.key\"");
+    write(&world.at("etc/next.key"), "7a".repeat(32), 0o600);
+    world.reconfigure(line, &format!("{line}\nkey_source_next = \"file:{next}\""));
+    world.stop();
+    world.start();
     let (lease, decision) = prepared(&world);
-    // A role that no verb asks for: whoever has nothing else may do nothing.
+    // Who has another role than the verb's may not do it.
     put_operator(&world, "kit", &["keys"], 3_600_000);
+    put_operator(&world, "kim", &["nodes"], 3_600_000);
     let all = acts(&world, &lease, &decision);
     for act in &all {
-        let ended = ran(&world, "kit", act, &[]).must(77);
+        let who = if act.words.starts_with("key ") { "kim" } else { "kit" };
+        let ended = ran(&world, who, act, &[]).must(77);
         assert!(ended.stdout.is_empty() && ended.stderr.contains("ROLE_MISSING"), "{ended:?}");
     }
     every_refusal_is_recorded(&world, &all);
@@ -136,6 +147,11 @@ fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
         assert!(ended.text().contains(act.says), "{}: {}", act.words, ended.text());
     }
     let (lease, decision) = prepared(&world);
+    // Another next key, as the first is in use now.
+    write(&world.at("etc/next.key"), "7b".repeat(32), 0o600);
+    crate::world::until("the rewrap has ended", || {
+        world.admin(&["key", "status", "--output", "json"]).must(0).json()["rewrapping"] == false
+    });
     for act in acts(&world, &lease, &decision) {
         let json = ran(&world, "etc/ada", &act, &["--output", "json"]).must(0).json();
         assert!(json.as_object().is_some_and(|object| !object.is_empty()), "{}: {json}", act.words);
@@ -145,14 +161,17 @@ fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
 
 #[track_caller]
 fn every_refusal_is_recorded(world: &World, all: &[Act]) {
-    let reads = world.records(&["--administrator", "kit", "--kind", "admin-read"]);
+    let mut reads = world.records(&["--administrator", "kit", "--kind", "admin-read"]);
+    reads.extend(world.records(&["--administrator", "kim", "--kind", "admin-read"]));
     assert_eq!(reads.len(), all.len());
     for (record, act) in reads.iter().zip(all) {
         let text = record.to_string();
         assert!(text.contains(&format!("\"verb\":\"{}\"", act.words)), "{}: {text}", act.words);
         assert!(text.contains("\"refused\":\""), "{text}");
     }
-    assert!(world.records(&["--administrator", "kit", "--kind", "admin-intent"]).is_empty());
+    for who in ["kit", "kim"] {
+        assert!(world.records(&["--administrator", who, "--kind", "admin-intent"]).is_empty());
+    }
     let verbs: std::collections::BTreeSet<&str> = all.iter().map(|act| act.words).collect();
     let known: std::collections::BTreeSet<&str> =
         portcullis::api::admin::Verb::ALL.iter().map(|verb| verb.words()).collect();

@@ -20,6 +20,7 @@ mod admin;
 mod audit;
 mod exec;
 mod get;
+mod key;
 mod revoke;
 mod serve;
 mod usage;

@@ -656,5 +656,7 @@ fn plan(root: &Path, build: &Build) -> Plan {
         listen: "127.0.0.1:0".into(),
         admin_listen: "127.0.0.1:0".into(),
         trust_domains: domains,
+        key_source: None,
+        threshold_of_shares: (0, 0),
     }
 }

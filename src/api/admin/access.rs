@@ -90,6 +90,10 @@ verbs! {
     PutAdministrator: "administrator put", Widens, [Administrators];
     RemoveAdministrator: "administrator remove", Narrows, [Administrators];
     ListAdministrators: "administrator list", Reads, [Administrators, Audit];
+    RotateKey: "key rotate", Widens, [Keys];
+    RewrapKey: "key rewrap", Widens, [Keys];
+    Rekey: "key rekey", Widens, [Keys];
+    KeyStatus: "key status", Reads, [Keys, Audit];
 }
 
 /// An administrator whose key has a role for the verb now.

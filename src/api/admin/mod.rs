@@ -8,6 +8,7 @@ mod administrators;
 mod answer;
 mod decision;
 mod explain;
+mod keys;
 mod listing;
 mod needed;
 mod nodes;
@@ -29,6 +30,7 @@ use crate::limits;
 use crate::proto::admin::admin_server::{Admin, AdminServer};
 use crate::proto::admin::*;
 use crate::registry::Registry;
+use crate::registry::keys::Keys;
 use crate::release::kv::Kv;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +48,8 @@ pub struct AdminService {
     turn: Arc<Mutex<()>>,
     /// Held by `explain`, which may read much of the log.
     explaining: Arc<Mutex<()>>,
+    /// The store's keys, and a rewrap under way.
+    keys: Arc<Keys>,
 }
 
 impl AdminService {
@@ -55,14 +59,21 @@ impl AdminService {
         kv: Arc<Kv>,
         audit_directory: PathBuf,
     ) -> AdminServer<AdminService> {
-        AdminServer::new(AdminService::new(registry, kv, audit_directory))
+        let service = AdminService::new(registry, kv, audit_directory);
+        service.keys.resume();
+        AdminServer::new(service)
             .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES)
             .max_encoding_message_size(limits::ADMIN_MESSAGE_BYTES)
     }
 
     fn new(registry: Arc<Registry>, kv: Arc<Kv>, audit_directory: PathBuf) -> Self {
-        let (turn, explaining) = (Arc::default(), Arc::default());
-        AdminService { registry, kv, audit_directory, turn, explaining }
+        let (turn, explaining): (Arc<Mutex<()>>, _) = (Arc::default(), Arc::default());
+        let keys = Arc::new(Keys::new(registry.clone(), kv.clone(), turn.clone()));
+        AdminService { registry, kv, audit_directory, turn, explaining, keys }
+    }
+
+    fn keys(&self) -> &Arc<Keys> {
+        &self.keys
     }
 }
 
@@ -118,4 +129,8 @@ calls! {
     put_administrator: PutAdministratorRequest => ChangeResponse, PutAdministrator, |m| m.name.clone(), administrators::put;
     remove_administrator: RemoveAdministratorRequest => ChangeResponse, RemoveAdministrator, |m| administrators::target(m), administrators::remove;
     list_administrators: ListAdministratorsRequest => ListAdministratorsResponse, ListAdministrators, |_m| String::new(), administrators::list;
+    rotate_key: RotateKeyRequest => RotateKeyResponse, RotateKey, |_m| "key".to_owned(), keys::rotate;
+    rewrap_key: RewrapKeyRequest => RewrapKeyResponse, RewrapKey, |_m| "key".to_owned(), keys::rewrap;
+    rekey: RekeyRequest => RekeyResponse, Rekey, |_m| "key".to_owned(), keys::rekey;
+    key_status: KeyStatusRequest => KeyStatusResponse, KeyStatus, |_m| "key".to_owned(), keys::status;
 }

@@ -8,6 +8,7 @@
 mod administrator;
 mod explain;
 mod failure;
+mod key;
 mod link;
 mod node;
 mod operations;
@@ -79,6 +80,9 @@ enum Command {
     /// Put, list and remove administrators.
     #[command(subcommand)]
     Administrator(administrator::Command),
+    /// Rotate, rewrap and rekey the store's own keys.
+    #[command(subcommand)]
+    Key(key::Command),
 }
 
 /// Runs the command; gives its exit code.
@@ -110,6 +114,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Status(command) => trust::status(command, &operators).await,
         Command::Explain(command) => explain::run(command, &operators).await,
         Command::Administrator(command) => administrator::run(command, &operators).await,
+        Command::Key(command) => key::run(command, &operators).await,
     }
 }
 

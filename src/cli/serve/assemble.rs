@@ -5,13 +5,13 @@ use crate::api::front::Front;
 use crate::api::release::ReleaseService;
 use crate::appraisal::Appraiser;
 use crate::audit::Recorder;
-use crate::audit::checkpoint::LogKey;
 use crate::audit::log::Log;
 use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::challenge::admission::Admission;
 use crate::cli::config::Config;
 use crate::cli::serve::keep::{self, Heard};
+use crate::cli::serve::keys;
 use crate::cli::serve::recover::{self, Recovered};
 use crate::evidence::Verifiers;
 use crate::freshness::Freshness;
@@ -20,10 +20,8 @@ use crate::policy::Pdp;
 use crate::registry::Registry;
 use crate::release::kv::Kv;
 use crate::release::{Barrier, Engine, Engines};
-use crate::store::keysource::KeyFile;
 use crate::store::marks::{self, StoredMarks};
-use crate::store::sled::SledStore;
-use crate::store::{Store, StoreError, Vault};
+use crate::store::{StoreError, Vault};
 use crate::time::{Clock, Now, TimeSource, WallTime};
 use crate::transport::acceptor::{Acceptor, ConnectionLimits, PeerKind};
 use crate::transport::administrator::AdministratorVerifier;
@@ -87,7 +85,7 @@ impl Server {
     /// Opens what is on disk, settles what an earlier process left open, loads, listens.
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
         let now = reading(source.as_ref())?;
-        let vault = open_vault(config).await?;
+        let vault = keys::open_vault(config).await?;
         let mut recovered = Recovered::new(now);
         let (log, report) = open_log(config, now, |record| recovered.take(record))?;
         let last_intent = Registry::last_applied_intent(&vault).await?;
@@ -99,6 +97,9 @@ impl Server {
         let kv = Arc::new(Kv::new(vault.clone())?);
         let broker = Arc::new(assemble(config, &vault, clock, recorder, recovered, kv.clone()).await?);
         let registry = Arc::new(Registry::new(vault.clone(), broker.clone(), own_digest()));
+        if let Some(next) = &config.storage.key_source_next {
+            registry.offer_next_source(next.next(&config.storage.data));
+        }
         registry.load().await;
         let started = Event::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -289,7 +290,8 @@ pub fn check(config: &Config, source: &dyn TimeSource) -> Checked {
     for (format, why) in config.evidence.read(now).unknown() {
         checked.errors.push(format!("evidence of format `{format}`: {why}"));
     }
-    for path in [&config.storage.key_file, &config.storage.audit_key_file, &config.admin.roots] {
+    keys::check(&config.storage, &mut checked);
+    for path in [&config.admin.roots] {
         if let Err(error) = std::fs::File::open(path) {
             checked.errors.push(format!("{}: {error}", path.display()));
         }
@@ -303,19 +305,13 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
     ServerIdentity::new(broker.certificate.clone(), broker.key.clone(), audience, provider)
 }
 
-async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
-    let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
-    let source = KeyFile::new(&config.storage.key_file, &config.storage.data);
-    Ok(Arc::new(Vault::open(store, &source).await?))
-}
-
 fn open_log(
     config: &Config,
     now: Now,
     take: impl FnMut(&crate::audit::record::Record),
 ) -> Result<(Arc<Log>, crate::audit::log::OpenReport), StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
-    let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
+    let key = config.storage.log_key().map_err(|error| failed(&error))?;
     let opened = Log::open(&config.storage.audit, key, recover::horizon(now), take);
     let (log, report) = opened.map_err(|error| failed(&error))?;
     Ok((Arc::new(log), report))

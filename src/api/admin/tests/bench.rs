@@ -15,6 +15,7 @@ use crate::evidence::Verifiers;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
 use crate::policy::Pdp;
+use crate::registry::keys::NextSource;
 use crate::registry::{Administrator, Registry, Role, enrol_first};
 use crate::release::kv::Kv;
 use crate::release::lease::{Lease, Leases};
@@ -154,6 +155,7 @@ impl Bench {
         let broker = Arc::new(broker(clock, trust, recorder, kv.clone()));
         let registry = Arc::new(Registry::new(vault, broker, BTreeSet::from([[0xbb; 32]])));
         registry.load().await;
+        registry.offer_next_source(NextSource::Source(Arc::new(FixedKey(2))));
         let service = AdminService::new(registry.clone(), kv, audit);
         Bench { service, registry, store, hands, root, ca, directory }
     }

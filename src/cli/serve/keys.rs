@@ -1,0 +1,74 @@
+//! The store's key at a start: which of the configured sources opens it.
+//!
+//! *Takes* the configuration. *Gives* the opened [`Vault`]. *Denies* where neither the source nor the next one opens the
+//! keyring; nothing is changed then. *Source*: `deploy/keys.md`; `durability.md` "Records at rest".
+
+use crate::cli::config::{Config, StorageSection};
+use crate::cli::keyplace::KeyPlace;
+use crate::cli::serve::StartError;
+use crate::cli::serve::assemble::Checked;
+use crate::store::keysource::KeySourceError;
+use crate::store::sled::SledStore;
+use crate::store::{Store, StoreError, Vault};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens the store and its keyring, with the source or, where that does not open it, the next one: a rekey changes which of
+/// both does in one commit, so at each moment one does.
+pub(super) async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
+    let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
+    let storage = &config.storage;
+    let mut first = None;
+    for place in storage.key_place().iter().chain(&storage.key_source_next) {
+        match open_with(store.clone(), place, &storage.data).await {
+            Ok(vault) => return Ok(Arc::new(vault)),
+            Err(error @ (StoreError::KeySource(_) | StoreError::KeyringRefused)) => {
+                tracing::warn!(source = place.kind(), %error, "a key source does not open the store");
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(first.unwrap_or(StoreError::KeyringRefused).into())
+}
+
+async fn open_with(store: Arc<dyn Store>, place: &KeyPlace, data: &Path) -> Result<Vault, StoreError> {
+    // Nobody is asked for a passphrase that cannot open it.
+    let wants = Vault::lock_of(store.as_ref()).await?.name();
+    if wants != place.kind() {
+        return Err(KeySourceError::OtherKind { wants, has: place.kind() }.into());
+    }
+    let source = place.source(data).ok_or(KeySourceError::LockMalformed)?;
+    Vault::open(store, source.as_ref()).await
+}
+
+/// What `serve --check` can say of the keys without opening the store.
+pub(super) fn check(storage: &StorageSection, checked: &mut Checked) {
+    for place in storage.key_place().iter().chain(&storage.key_source_next) {
+        match place {
+            KeyPlace::File(path) => look(path, checked),
+            KeyPlace::Credential(name) => checked.warnings.push(format!(
+                "credential `{name}` is the service's alone: whether it opens the store shows at the start"
+            )),
+            KeyPlace::Passphrase(_) => {
+                checked.warnings.push("the passphrase is asked for at the start, not now".to_owned());
+            }
+            KeyPlace::Shares => {
+                let why = "the broker starts sealed: nothing is released until enough shares are given";
+                checked.warnings.push(why.to_owned());
+            }
+        }
+    }
+    match &storage.audit_key_credential {
+        None => look(&storage.audit_key_file, checked),
+        Some(name) => {
+            checked.warnings.push(format!("credential `{name}` is the service's alone: not looked at"))
+        }
+    }
+}
+
+fn look(path: &Path, checked: &mut Checked) {
+    if let Err(error) = std::fs::File::open(path) {
+        checked.errors.push(format!("{}: {error}", path.display()));
+    }
+}
