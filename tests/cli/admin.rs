@@ -8,6 +8,10 @@ use base64::Engine;
 use serde_json::Value;
 use std::fs;
 
+#[path = "../support/tpm2.rs"]
+mod soft;
+mod tpm;
+
 /// One verb: its words in the log, what its text must contain, its arguments.
 struct Act {
     words: &'static str,
@@ -54,6 +58,8 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
                 "node enrol node-2 --public-key {root}/second.pub --days 3 --may-vouch-for spiffe://cli.example/b/*"
             ),
         ),
+        act("node enrol tpm", "challenged attestation key", &tpm::begin(world, lease)),
+        act("node enrol proof", "attestation key", &tpm::finish(world, lease)),
         act("node list", "node-2 until", "node list"),
         act("node remove", "done", "node remove node-2"),
         act("lease list", WORKLOAD, "lease list"),
@@ -118,6 +124,7 @@ fn put_operator(world: &World, name: &str, roles: &[&str], life_ms: u64) {
 #[track_caller]
 fn ran(world: &World, who: &str, act: &Act, more: &[&str]) -> Ended {
     let arguments: Vec<&str> = act.arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    tpm::prove(world, act);
     let ended = world.admin_as(who, &arguments);
     println!("{arguments:?}: {}", ended.code);
     ended
@@ -125,12 +132,18 @@ fn ran(world: &World, who: &str, act: &Act, more: &[&str]) -> Ended {
 
 #[test]
 fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
-    let mut world = World::whole();
-    let (next, line) = (world.path("etc/next.key"), "audit_key_file = \"audit.key\"");
-    write(&world.at("etc/next.key"), "7a".repeat(32), 0o600);
-    world.reconfigure(line, &format!("{line}\nkey_source_next = \"file:{next}\""));
-    world.stop();
-    world.start();
+    let place = Place::new();
+    place.reconfigure("[limits]
+", "[evidence]
+formats = [\"process\", \"tpm2\"]
+
+[limits]
+");
+    let (next, line) = (place.path("etc/next.key"), "audit_key_file = \"audit.key\"");
+    write(&place.at("etc/next.key"), "7a".repeat(32), 0o600);
+    place.reconfigure(line, &format!("{line}
+key_source_next = \"file:{next}\""));
+    let world = World::whole_over(place);
     let (lease, decision) = prepared(&world);
     // Who has another role than the verb's may not do it.
     put_operator(&world, "kit", &["keys"], 3_600_000);

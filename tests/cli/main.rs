@@ -21,6 +21,7 @@ mod audit;
 mod exec;
 mod get;
 mod key;
+mod hold;
 mod revoke;
 mod serve;
 mod usage;
