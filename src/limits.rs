@@ -238,6 +238,12 @@ pub const ARGON2_PASSES_BOUNDS: std::ops::RangeInclusive<u32> = 3..=16;
 pub const ARGON2_LANES_BOUNDS: std::ops::RangeInclusive<u32> = 1..=16;
 /// Shares of a key: a ceremony with more people than this does not happen.
 pub const SHARES: u8 = 16;
+/// Shares that one certificate's key may try in `UNSEAL_ATTEMPTS_MS`: a person who mistypes needs three.
+pub const UNSEAL_ATTEMPTS: u32 = 10;
+/// That time, milliseconds.
+pub const UNSEAL_ATTEMPTS_MS: u64 = 60_000;
+/// Shares that are in are forgotten so long after the last one, milliseconds: holders on a call together need minutes.
+pub const UNSEAL_WITHIN_MS: u64 = 15 * 60_000;
 /// Records sealed anew in one commit of a rewrap: some milliseconds, so that other changes wait no longer.
 pub const REWRAP_BATCH: usize = 16;
 /// The pause after each, milliseconds: releases and changes go before.

@@ -7,4 +7,5 @@ pub mod admin;
 pub mod front;
 mod held;
 pub mod release;
+pub mod sealed;
 pub mod status;

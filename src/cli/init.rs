@@ -13,7 +13,7 @@ use crate::cli::exit;
 use crate::cli::keyplace::KeyPlace;
 use crate::registry::{Administrator, ChangeError, Role, enrol_first};
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::store::keysource::{KeyFile, KeySource, KeySourceError, ShareSet, shares};
+use crate::store::keysource::{Given, KeyFile, KeySource, KeySourceError, ShareSet, shares};
 use crate::store::sled::SledStore;
 use crate::store::{StoreError, Vault};
 use crate::time::{Now, SystemTime, TimeSource, WallTime};
@@ -167,11 +167,11 @@ fn absolute(place: KeyPlace) -> KeyPlace {
 pub async fn make(plan: &Plan, source: &dyn TimeSource) -> Result<Vec<Zeroizing<String>>, InitError> {
     let (Some(wall), Some(boot)) = (source.wall(), source.boot()) else { return Err(InitError::Clock) };
     let now = Now { wall, boot };
+    let paths = Paths::of(plan);
+    let (key, dealt) = key_of(plan, &paths)?;
     for directory in [&plan.directory, &plan.data] {
         make_directory(directory)?;
     }
-    let paths = Paths::of(plan);
-    let (key, dealt) = key_of(plan, &paths)?;
     let store = Arc::new(SledStore::create(&paths.store)?);
     if let KeyPlace::File(path) = plan.key_place() {
         KeyFile::new(&path, &paths.store).create()?;
@@ -193,11 +193,14 @@ pub async fn make(plan: &Plan, source: &dyn TimeSource) -> Result<Vec<Zeroizing<
     Ok(dealt)
 }
 
-/// What opens the store, and the shares where it is those. Numbers that are impossible are refused before anything is made.
+/// What opens the store, and the shares where it is those. A passphrase that will not do, and numbers that are impossible, are
+/// refused before anything is made.
 fn key_of(plan: &Plan, paths: &Paths) -> Result<(Arc<dyn KeySource>, Vec<Zeroizing<String>>), InitError> {
     let place = plan.key_place();
-    if let Some(source) = place.source(&paths.store) {
-        return Ok((source, Vec::new()));
+    match place.source(&paths.store) {
+        Some(source) if matches!(place, KeyPlace::File(_)) => return Ok((source, Vec::new())),
+        Some(source) => return Ok((Arc::new(Given::new(source.lock()?)), Vec::new())),
+        None => {}
     }
     let (threshold, count) = plan.threshold_of_shares;
     let (joined, dealt) = shares::deal(ShareSet::new(threshold, count)?)?;

@@ -8,6 +8,7 @@ mod assemble;
 mod keep;
 mod keys;
 mod recover;
+mod sealed;
 
 pub use assemble::{Server, StartError};
 
@@ -46,6 +47,7 @@ pub async fn run(args: Args) -> u8 {
     harden();
     match Server::start(&config, Arc::new(SystemTime)).await {
         Ok(server) => serve(server).await,
+        Err(StartError::EndedSealed) => exit::OK,
         Err(error) => {
             eprintln!("portcullis: not started: {error}");
             exit::CONFIGURATION

@@ -133,16 +133,24 @@ fn ran(world: &World, who: &str, act: &Act, more: &[&str]) -> Ended {
 #[test]
 fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
     let place = Place::new();
-    place.reconfigure("[limits]
-", "[evidence]
+    place.reconfigure(
+        "[limits]
+",
+        "[evidence]
 formats = [\"process\", \"tpm2\"]
 
 [limits]
-");
+",
+    );
     let (next, line) = (place.path("etc/next.key"), "audit_key_file = \"audit.key\"");
     write(&place.at("etc/next.key"), "7a".repeat(32), 0o600);
-    place.reconfigure(line, &format!("{line}
-key_source_next = \"file:{next}\""));
+    place.reconfigure(
+        line,
+        &format!(
+            "{line}
+key_source_next = \"file:{next}\""
+        ),
+    );
     let world = World::whole_over(place);
     let (lease, decision) = prepared(&world);
     // Who has another role than the verb's may not do it.

@@ -108,7 +108,7 @@ fn a_passphrase_opens_the_store_from_a_descriptor_and_no_other_does() {
     assert!(made.text().contains("Back up the passphrase"), "{}", made.text());
     place.write_files();
     assert!(!place.at("etc/store.key").exists());
-    place.does_not_start("the passphrase cannot be read");
+    place.does_not_start("a passphrase has 16 to 1024 bytes");
     place.reconfigure("passphrase:fd:0", "passphrase:credential:pass");
     let mut world = World::over(place);
     put(&world, OPEN);
@@ -135,4 +135,114 @@ fn a_passphrase_is_never_an_argument() {
     assert!(!place.at("etc").exists() && !place.at("var").exists());
     let help = run(portcullis().args(["init", "--help"])).must(0);
     assert!(help.text().contains("--key-source shares"));
+}
+
+fn unseal(world: &World, share: &str) -> crate::world::Ended {
+    world.admin_with_input(&["key", "unseal"], share.as_bytes())
+}
+
+/// A broker that starts sealed, and its shares.
+fn sealed() -> (World, Vec<String>) {
+    let place = Place::unmade();
+    let shares = ["--key-source", "shares", "--shares", "5", "--threshold", "3"];
+    let impossible = run(place.init().args(["--key-source", "shares", "--shares", "2", "--threshold", "3"]));
+    assert!(impossible.must(78).stderr.contains("at least 2 and at most all"));
+    assert!(!place.at("var").exists());
+    let made = run(place.init().args(shares)).must(0).text();
+    let shares: Vec<String> =
+        made.split_whitespace().filter(|word| word.starts_with("pcs1-")).map(str::to_owned).collect();
+    assert_eq!(shares.len(), 5);
+    assert!(made.contains("share 5 of 5, for its holder alone") && !place.at("etc/store.key").exists());
+    place.write_files();
+    (World::over(place), shares)
+}
+
+#[test]
+fn a_sealed_broker_releases_nothing_until_enough_shares_are_given() {
+    let (mut world, shares) = sealed();
+    world.workload(crate::world::WORKLOAD, "api");
+    let denied = world.get(&[OPEN, "--field", "value", "--output=json"]).must(75).complaint();
+    assert_eq!(denied["reason"], "VERIFICATION_NOT_POSSIBLE", "{denied}");
+    let refused = world.admin(&["secret", "list"]).must(75);
+    assert!(
+        refused.stderr.contains("0 of 3 shares") && refused.stderr.contains("SEALED"),
+        "{}",
+        refused.stderr
+    );
+    assert!(unseal(&world, &shares[4]).must(0).text().contains("1 of 3 shares are in"));
+    // What is mistyped, given twice or not a share at all changes nothing.
+    let last = shares[0].chars().last().unwrap();
+    let typed = format!("{}{}", &shares[0][..shares[0].len() - 1], if last == '1' { '2' } else { '1' });
+    assert!(unseal(&world, &typed).must(64).stderr.contains("mistyped"));
+    assert!(unseal(&world, &shares[4]).must(64).stderr.contains("share 5 was given already"));
+    assert!(unseal(&world, "no share").must(64).stderr.contains("does not begin with pcs1-"));
+    assert!(unseal(&world, &shares[1]).must(0).text().contains("2 of 3 shares are in"));
+    assert!(world.admin(&["key", "status"]).must(75).stderr.contains("2 of 3 shares"));
+    assert!(unseal(&world, &shares[0]).must(0).text().contains("unsealed"));
+    until("it serves", || world.admin(&["key", "status"]).code == 0);
+    assert!(status(&world)["locked_with"].as_str().unwrap().starts_with("3 of 5 shares"));
+    put(&world, OPEN);
+    world.admin(&["key", "rotate"]).must(0);
+    assert!(unseal(&world, &shares[2]).must(1).stderr.contains("not sealed"));
+    // What was said is nowhere: not in a log, not in the store, not in any answer.
+    let log = fs::read_to_string(world.at("broker.log")).unwrap();
+    let records = world.records(&[]).iter().map(ToString::to_string).collect::<String>();
+    assert!(records.contains("share 3 of 3 is in") && records.contains("\"StoreUnavailable\""), "{records}");
+    for share in &shares {
+        for text in [log.as_str(), records.as_str()] {
+            assert!(!text.contains(&share[30..60]));
+        }
+    }
+    // A restart seals it again, and a stop while sealed is a stop.
+    world.stop();
+    world.start();
+    assert!(world.admin(&["key", "status"]).must(75).stderr.contains("0 of 3 shares"));
+    assert_eq!(world.stop(), Some(0));
+}
+
+#[test]
+fn shares_that_do_not_open_the_store_are_forgotten_and_recorded() {
+    let (world, shares) = sealed();
+    let (other, others) = sealed();
+    drop(other);
+    let foreign = unseal(&world, &others[0]).must(64);
+    assert!(foreign.stderr.contains("this share is of another set"), "{}", foreign.stderr);
+    // One that was altered together with its checksum, as an attacker among the holders could.
+    unseal(&world, &altered(&shares[0])).must(0);
+    unseal(&world, &shares[1]).must(0);
+    let wrong = unseal(&world, &shares[2]).must(64);
+    assert!(wrong.stderr.contains("do not open the store, and are forgotten"), "{}", wrong.stderr);
+    assert!(world.admin(&["key", "status"]).must(75).stderr.contains("0 of 3 shares"));
+    let records =
+        world.records(&["--kind", "admin-read"]).iter().map(ToString::to_string).collect::<String>();
+    assert!(records.contains("do not open the store"), "{records}");
+    for share in &shares[2..5] {
+        unseal(&world, share).must(0);
+    }
+    until("it serves", || world.admin(&["key", "status"]).code == 0);
+}
+
+#[test]
+fn a_certificate_may_try_ten_shares_a_minute() {
+    let (world, shares) = sealed();
+    world.operator("holder", 3_600_000);
+    for _ in 0..10 {
+        unseal(&world, "pcs1-00").must(64);
+    }
+    assert!(unseal(&world, &shares[0]).must(75).stderr.contains("too many attempts"));
+    let mut command = world.admin_command("holder", &["key", "unseal"]);
+    run_with_input(&mut command, shares[0].as_bytes()).must(0);
+    world.stranger("mallory");
+    let mut command = world.admin_command("mallory", &["key", "unseal"]);
+    run_with_input(&mut command, shares[1].as_bytes()).must(77);
+}
+
+fn altered(share: &str) -> String {
+    let digits = share.strip_prefix("pcs1-").unwrap().replace('-', "");
+    let mut bytes = hex::decode(digits).unwrap();
+    bytes[20] ^= 1;
+    let body = bytes.len() - 5;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes[..body]);
+    bytes[body..].copy_from_slice(&digest.as_ref()[..5]);
+    format!("pcs1-{}", hex::encode(bytes))
 }

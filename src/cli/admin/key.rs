@@ -2,7 +2,10 @@
 
 use super::output::{Lines, changed};
 use super::{Failure, Operators};
+use crate::cli::terminal;
 use crate::proto::admin::*;
+use std::io::{IsTerminal, Read};
+use zeroize::Zeroizing;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -18,6 +21,10 @@ pub(super) enum Command {
     ///
     /// Example: portcullis admin key rekey
     Rekey,
+    /// Give a sealed broker one share, asked for at the terminal or read from standard input.
+    ///
+    /// Example: portcullis admin key unseal
+    Unseal,
     /// What opens the store, which terms there are, and how far a rewrap is.
     ///
     /// Example: portcullis admin key status
@@ -29,7 +36,45 @@ pub(super) async fn run(command: Command, operators: &Operators) -> Result<(), F
         Command::Rotate => operators.answer(operators.open().await?.rotate_key(RotateKeyRequest {})).await,
         Command::Rewrap => operators.answer(operators.open().await?.rewrap_key(RewrapKeyRequest {})).await,
         Command::Rekey => operators.answer(operators.open().await?.rekey(RekeyRequest {})).await,
+        Command::Unseal => unseal(operators).await,
         Command::Status => operators.answer(operators.open().await?.key_status(KeyStatusRequest {})).await,
+    }
+}
+
+/// A share is never an argument: every process of the machine can read those.
+async fn unseal(operators: &Operators) -> Result<(), Failure> {
+    let share = share().map_err(|error| Failure::usage(format!("the share: {error}")))?;
+    let request = UnsealRequest { share: share.to_string() };
+    let answered = operators.open_sealed().await?.unseal(request).await;
+    match answered {
+        Err(status) if status.code() == tonic::Code::Unimplemented => {
+            Err(Failure::no("the broker is not sealed; nothing was done with the share"))
+        }
+        answered => operators.answer(std::future::ready(answered)).await,
+    }
+}
+
+fn share() -> std::io::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SHARE_BYTES));
+    if std::io::stdin().is_terminal() {
+        bytes = terminal::ask("share", SHARE_BYTES)?;
+    } else {
+        let bound = u64::try_from(SHARE_BYTES).unwrap_or(0);
+        std::io::stdin().lock().take(bound).read_to_end(&mut bytes)?;
+    }
+    let text = std::str::from_utf8(&bytes).map_err(std::io::Error::other)?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// A share has some 125 characters.
+const SHARE_BYTES: usize = 512;
+
+impl Lines for UnsealResponse {
+    fn lines(&self) -> Vec<String> {
+        match self.unsealed {
+            true => vec!["unsealed; the broker starts".to_owned()],
+            false => vec![format!("{} of {} shares are in", self.have, self.needed)],
+        }
     }
 }
 
@@ -51,7 +96,10 @@ impl Lines for RewrapKeyResponse {
 impl Lines for RekeyResponse {
     fn lines(&self) -> Vec<String> {
         let mut lines = changed(format!("opened by {} from now on", self.locked_with), self.change.as_ref());
-        lines.push("name that source as `key_source` before the next restart but one".to_owned());
+        lines.push(
+            "until the configuration names that source as `key_source`, leave `key_source_next` in it"
+                .to_owned(),
+        );
         lines
     }
 }

@@ -11,8 +11,8 @@ use crate::broker::Broker;
 use crate::challenge::admission::Admission;
 use crate::cli::config::Config;
 use crate::cli::serve::keep::{self, Heard};
-use crate::cli::serve::keys;
 use crate::cli::serve::recover::{self, Recovered};
+use crate::cli::serve::{keys, sealed};
 use crate::evidence::Verifiers;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
@@ -66,6 +66,9 @@ pub enum StartError {
     /// A clock cannot be read at all.
     #[error("a clock cannot be read")]
     Clock,
+    /// It was told to end before enough shares were given.
+    #[error("ended while sealed")]
+    EndedSealed,
 }
 
 /// A running broker.
@@ -84,8 +87,15 @@ pub struct Server {
 impl Server {
     /// Opens what is on disk, settles what an earlier process left open, loads, listens.
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
+        let listeners = Listeners::bind(config).await?;
+        let vault = match keys::open(config).await? {
+            keys::Opened::Vault(vault) => vault,
+            keys::Opened::Sealed(store, set) => {
+                let waited = sealed::wait(config, source.clone(), store, set, &listeners).await?;
+                waited.ok_or(StartError::EndedSealed)?
+            }
+        };
         let now = reading(source.as_ref())?;
-        let vault = keys::open_vault(config).await?;
         let mut recovered = Recovered::new(now);
         let (log, report) = open_log(config, now, |record| recovered.take(record))?;
         let last_intent = Registry::last_applied_intent(&vault).await?;
@@ -106,7 +116,7 @@ impl Server {
             commit: vault.store().last_commit().await?.0,
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
-        Server::listen(config, broker, registry, kv).await
+        Server::listen(config, broker, registry, kv, &listeners).await
     }
 
     async fn listen(
@@ -114,23 +124,22 @@ impl Server {
         broker: Arc<Broker>,
         registry: Arc<Registry>,
         kv: Arc<Kv>,
+        listeners: &Listeners,
     ) -> Result<Server, StartError> {
         let (shutdown, stopped) = watch::channel(false);
         let (heard, observer) = Heard::new();
-        let parts = Parts { config, broker: &broker, observer: Arc::new(observer) };
+        let (clock, trust) = (broker.clock.clone(), broker.trust.clone());
+        let parts = Parts { config, clock, trust, observer: Arc::new(observer) };
         let shards = Arc::new(Shards::start().map_err(StartError::Threads)?);
-        let workloads = bind(config.broker.listen).await?;
-        let operators = bind(config.admin.listen).await?;
-        let address = local(&workloads, config.broker.listen)?;
-        let admin_address = local(&operators, config.admin.listen)?;
+        let (address, admin_address) = (listeners.address, listeners.admin_address);
         let release = ReleaseService::server(broker.clone());
         let audit = config.storage.audit.clone();
         let admin = AdminService::server(registry.clone(), kv, audit);
         let workloads = parts
-            .acceptor(workloads, PeerKind::Workload, Some(shards.clone()))
+            .acceptor(listeners.workloads()?, PeerKind::Workload, Some(shards.clone()))
             .serve(Front::new(release), stopped.clone());
         let operators = parts
-            .acceptor(operators, PeerKind::Administrator, None)
+            .acceptor(listeners.operators()?, PeerKind::Administrator, None)
             .serve(Front::new(admin), stopped.clone());
         let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
         let keeper = tokio::spawn(keep::run(
@@ -183,26 +192,58 @@ impl Server {
 }
 
 /// What both listeners share.
-struct Parts<'a> {
-    config: &'a Config,
-    broker: &'a Arc<Broker>,
-    observer: Arc<keep::Observer>,
+pub(super) struct Parts<'a> {
+    pub(super) config: &'a Config,
+    pub(super) clock: Arc<Clock>,
+    pub(super) trust: Arc<Trust>,
+    pub(super) observer: Arc<keep::Observer>,
+}
+
+/// Both sockets, bound once: who connects between a sealed broker and an open one waits in the backlog.
+pub(super) struct Listeners {
+    workloads: std::net::TcpListener,
+    operators: std::net::TcpListener,
+    /// Where workloads connect.
+    pub(super) address: SocketAddr,
+    /// Where operators connect.
+    pub(super) admin_address: SocketAddr,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, StartError> {
+        let (workloads, address) = bind(config.broker.listen).await?;
+        let (operators, admin_address) = bind(config.admin.listen).await?;
+        Ok(Listeners { workloads, operators, address, admin_address })
+    }
+
+    /// The workloads' socket, once more.
+    pub(super) fn workloads(&self) -> Result<TcpListener, StartError> {
+        again(&self.workloads, self.address)
+    }
+
+    /// The operators' socket, once more.
+    pub(super) fn operators(&self) -> Result<TcpListener, StartError> {
+        again(&self.operators, self.admin_address)
+    }
 }
 
 impl Parts<'_> {
-    fn acceptor(&self, listener: TcpListener, kind: PeerKind, shards: Option<Arc<Shards>>) -> Acceptor {
+    pub(super) fn acceptor(
+        &self,
+        listener: TcpListener,
+        kind: PeerKind,
+        shards: Option<Arc<Shards>>,
+    ) -> Acceptor {
         let provider = Arc::new(tls::crypto_provider());
-        let (clock, observer) = (self.broker.clock.clone(), self.observer.clone());
+        let (clock, observer) = (self.clock.clone(), self.observer.clone());
         let roots = self.config.admin.roots.clone();
         Acceptor {
             listener,
             identity: Arc::new(server_identity(self.config, provider.clone())),
             verifier: match kind {
-                PeerKind::Workload => Arc::new(WorkloadVerifier::new(
-                    self.broker.trust.clone(),
-                    clock.clone(),
-                    observer.clone(),
-                )),
+                PeerKind::Workload => {
+                    Arc::new(WorkloadVerifier::new(self.trust.clone(), clock.clone(), observer.clone()))
+                }
                 PeerKind::Administrator => {
                     Arc::new(AdministratorVerifier::new(roots, clock.clone(), observer.clone()))
                 }
@@ -306,7 +347,7 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
     ServerIdentity::new(broker.certificate.clone(), broker.key.clone(), audience, provider)
 }
 
-fn open_log(
+pub(super) fn open_log(
     config: &Config,
     now: Now,
     take: impl FnMut(&crate::audit::record::Record),
@@ -340,19 +381,23 @@ fn own_digest() -> BTreeSet<[u8; 32]> {
     digest.into_iter().collect()
 }
 
-fn reading(source: &dyn TimeSource) -> Result<Now, StartError> {
+pub(super) fn reading(source: &dyn TimeSource) -> Result<Now, StartError> {
     match (source.wall(), source.boot()) {
         (Some(wall), Some(boot)) => Ok(Now { wall, boot }),
         _ => Err(StartError::Clock),
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Listen(address, error))
+async fn bind(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen(address, error);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+    Ok((listener.into_std().map_err(failed)?, local))
 }
 
-fn local(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|error| StartError::Listen(asked, error))
+fn again(listener: &std::net::TcpListener, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let copy = listener.try_clone().and_then(TcpListener::from_std);
+    copy.map_err(|error| StartError::Listen(address, error))
 }
 
 /// The store's marks, as the transport wants them.

@@ -7,21 +7,29 @@ use crate::cli::config::{Config, StorageSection};
 use crate::cli::keyplace::KeyPlace;
 use crate::cli::serve::StartError;
 use crate::cli::serve::assemble::Checked;
-use crate::store::keysource::KeySourceError;
+use crate::store::keysource::{KeySourceError, Lock, ShareSet};
 use crate::store::sled::SledStore;
 use crate::store::{Store, StoreError, Vault};
 use std::path::Path;
 use std::sync::Arc;
 
+/// What a start found.
+pub(super) enum Opened {
+    /// A source opened it.
+    Vault(Arc<Vault>),
+    /// Shares of this set do, once they are given.
+    Sealed(Arc<dyn Store>, ShareSet),
+}
+
 /// Opens the store and its keyring, with the source or, where that does not open it, the next one: a rekey changes which of
 /// both does in one commit, so at each moment one does.
-pub(super) async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
+pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
     let storage = &config.storage;
     let mut first = None;
     for place in storage.key_place().iter().chain(&storage.key_source_next) {
         match open_with(store.clone(), place, &storage.data).await {
-            Ok(vault) => return Ok(Arc::new(vault)),
+            Ok(opened) => return Ok(opened),
             Err(error @ (StoreError::KeySource(_) | StoreError::KeyringRefused)) => {
                 tracing::warn!(source = place.kind(), %error, "a key source does not open the store");
                 first.get_or_insert(error);
@@ -32,14 +40,19 @@ pub(super) async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError
     Err(first.unwrap_or(StoreError::KeyringRefused).into())
 }
 
-async fn open_with(store: Arc<dyn Store>, place: &KeyPlace, data: &Path) -> Result<Vault, StoreError> {
+async fn open_with(store: Arc<dyn Store>, place: &KeyPlace, data: &Path) -> Result<Opened, StoreError> {
     // Nobody is asked for a passphrase that cannot open it.
-    let wants = Vault::lock_of(store.as_ref()).await?.name();
-    if wants != place.kind() {
-        return Err(KeySourceError::OtherKind { wants, has: place.kind() }.into());
+    let lock = Vault::lock_of(store.as_ref()).await?;
+    if lock.name() != place.kind() {
+        return Err(KeySourceError::OtherKind { wants: lock.name(), has: place.kind() }.into());
     }
-    let source = place.source(data).ok_or(KeySourceError::LockMalformed)?;
-    Vault::open(store, source.as_ref()).await
+    match (lock, place.source(data)) {
+        (Lock::Shares(set), None) => Ok(Opened::Sealed(store, set)),
+        (_, Some(source)) => {
+            Vault::open(store, source.as_ref()).await.map(|vault| Opened::Vault(Arc::new(vault)))
+        }
+        (_, None) => Err(KeySourceError::LockMalformed.into()),
+    }
 }
 
 /// What `serve --check` can say of the keys without opening the store.

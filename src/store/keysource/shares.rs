@@ -11,7 +11,7 @@
 //! gives another key, which does not open the keyring.
 
 use super::lock::{Lock, ShareSet};
-use super::{Key, KeySource, KeySourceError};
+use super::{Key, KeySource, KeySourceError, copy};
 use blahaj::{Share, Sharks};
 use rand::{TryCryptoRng, TryRng};
 use secrecy::ExposeSecret;
@@ -162,10 +162,6 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
 
 fn other_set(found: &ShareSet, wanted: &ShareSet) -> KeySourceError {
     KeySourceError::ShareOfOtherSet { found: hex::encode(found.set), wanted: hex::encode(wanted.set) }
-}
-
-fn copy(key: &Key) -> Key {
-    Key::init_with_mut(|copy: &mut [u8; 32]| *copy = *key.expose_secret())
 }
 
 /// aws-lc's randomness, as `blahaj` wants it. Where there is none, the dealing is thrown away.
