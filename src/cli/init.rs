@@ -163,8 +163,11 @@ fn absolute(place: KeyPlace) -> KeyPlace {
     }
 }
 
+/// Shares as text, in order; none where no shares open the store.
+pub type Dealt = Vec<Zeroizing<String>>;
+
 /// Makes everything of a plan; gives the shares, where the store is opened by shares.
-pub async fn make(plan: &Plan, source: &dyn TimeSource) -> Result<Vec<Zeroizing<String>>, InitError> {
+pub async fn make(plan: &Plan, source: &dyn TimeSource) -> Result<Dealt, InitError> {
     let (Some(wall), Some(boot)) = (source.wall(), source.boot()) else { return Err(InitError::Clock) };
     let now = Now { wall, boot };
     let paths = Paths::of(plan);
@@ -195,7 +198,7 @@ pub async fn make(plan: &Plan, source: &dyn TimeSource) -> Result<Vec<Zeroizing<
 
 /// What opens the store, and the shares where it is those. A passphrase that will not do, and numbers that are impossible, are
 /// refused before anything is made.
-fn key_of(plan: &Plan, paths: &Paths) -> Result<(Arc<dyn KeySource>, Vec<Zeroizing<String>>), InitError> {
+fn key_of(plan: &Plan, paths: &Paths) -> Result<(Arc<dyn KeySource>, Dealt), InitError> {
     let place = plan.key_place();
     match place.source(&paths.store) {
         Some(source) if matches!(place, KeyPlace::File(_)) => return Ok((source, Vec::new())),
