@@ -9,7 +9,7 @@ use crate::audit::{Grant, Recorder, random_id};
 use crate::case::{Case, Denied};
 use crate::challenge::admission::{Admission, Admitted, Caller};
 use crate::challenge::answer::{case_of, case_of_connection};
-use crate::challenge::{Challenge, Offer};
+use crate::challenge::{Answer, Challenge, Offer};
 use crate::denial::Denial;
 use crate::evidence::Verifiers;
 use crate::freshness::Freshness;
@@ -140,12 +140,25 @@ impl Broker {
             Err(denial) => return Err(challenge.spoiled(denial)),
         };
         let answer = challenge.answered(documents, &self.trust, now)?;
+        let (answer, now) = self.supplied(answer, now).await?;
         let verified = self.verifiers.verify(answer, now)?;
         let current = self.freshness.check(verified, now)?;
         let unlatched = self.latches.check(current, now)?;
         let result = self.appraiser.appraise(unlatched, now)?;
         let permit = self.pdp.decide(result).await?;
         self.recorder.record(permit, now).await
+    }
+
+    /// Collateral that the evidence lacks is asked for, within its bound. After a wait everything that must be current is
+    /// looked at again; the peer is by the freshness stage.
+    async fn supplied(&self, mut answer: Answer, now: Now) -> Result<(Answer, Now), Denied> {
+        if !self.verifiers.supply(&mut answer, now).await {
+            return Ok((answer, now));
+        }
+        match self.now().and_then(|now| self.not_current().map_or(Ok(now), Err)) {
+            Ok(now) => Ok((answer, now)),
+            Err(denial) => Err(answer.spoiled(denial)),
+        }
     }
 
     /// A grant that cannot be redeemed was recorded as a release, so a second record takes it back.

@@ -58,4 +58,6 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 #[cfg(feature = "server")]
+pub mod collateral;
+#[cfg(feature = "server")]
 pub mod registry;

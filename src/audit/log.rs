@@ -103,6 +103,11 @@ impl Log {
         Log::open_sized(directory, key, since, horizon, limits::AUDIT_SEGMENT_BYTES)
     }
 
+    /// Verifies the log in `directory` as [`Log::open`] does, and changes nothing. It must not be written meanwhile.
+    pub fn examine(directory: &Path, key: &LogKey, since: WallTime) -> Result<OpenReport, OpenError> {
+        open::examine(directory, key, since)
+    }
+
     fn open_sized(
         directory: &Path,
         key: LogKey,

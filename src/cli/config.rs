@@ -7,6 +7,7 @@ use crate::challenge::Offer;
 use crate::challenge::admission::{Rate, Rates};
 use crate::cli::evidence::EvidenceSection;
 use crate::cli::keyplace::KeyPlace;
+use crate::collateral::CollateralConfig;
 use crate::limits;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::transport::{DomainConfig, RevocationMode};
@@ -29,6 +30,9 @@ pub struct Config {
     /// Which evidence it takes.
     #[serde(default)]
     pub evidence: EvidenceSection,
+    /// Where what hardware evidence needs besides is fetched from, and kept.
+    #[serde(default)]
+    pub collateral: CollateralConfig,
     /// Limits on callers.
     #[serde(default)]
     pub limits: LimitsSection,
@@ -255,6 +259,7 @@ impl Config {
             *path = base.join(&*path);
         }
         self.storage.resolve_keys(base);
+        self.collateral.resolve(base);
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -271,6 +276,9 @@ impl Config {
         }
         if let Err(why) = self.evidence.check() {
             return impossible("evidence", &why);
+        }
+        if let Err(fault) = self.collateral.check() {
+            return impossible(&format!("collateral.{}", fault.key), &fault.why);
         }
         let mut names = std::collections::BTreeSet::new();
         for domain in &self.trust_domain {

@@ -226,7 +226,10 @@ impl StorageSection {
             _ => {}
         }
         if self.key_source_next == Some(KeyPlace::Shares) {
-            return Err(("storage.key_source_next", "shares are dealt by `init` alone: a store cannot move to them"));
+            return Err((
+                "storage.key_source_next",
+                "shares are dealt by `init` alone: a store cannot move to them",
+            ));
         }
         let asked = [PassphrasePlace::Terminal, PassphrasePlace::Descriptor(0)];
         if let Some(KeyPlace::Passphrase(place)) = &self.key_source_next

@@ -57,11 +57,8 @@ pub async fn run(args: Args) -> u8 {
 
 /// Serves until SIGTERM or SIGINT, then drains: open requests are answered, and only then is the log closed.
 async fn serve(server: Server) -> u8 {
-    println!(
-        "portcullis: serving workloads on {}, operators on {}",
-        server.address(),
-        server.admin_address()
-    );
+    let (workloads, operators) = (server.address(), server.admin_address());
+    say(&format!("portcullis: serving workloads on {workloads}, operators on {operators}"));
     let outcome = wait_for_signal().await;
     tracing::info!("draining");
     server.stop().await;
@@ -72,6 +69,12 @@ async fn serve(server: Server) -> u8 {
             exit::INTERNAL
         }
     }
+}
+
+/// One line on standard output. Whoever started the broker may have closed it since; that ends no broker.
+fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -16,10 +16,14 @@
 #[path = "../support/cli.rs"]
 mod world;
 
+#[path = "../support/corim.rs"]
+mod corim;
+
 mod admin;
 mod audit;
 mod exec;
 mod get;
+mod import;
 mod key;
 mod hold;
 mod revoke;

@@ -508,7 +508,12 @@ impl World {
 
     /// Starts the broker, again after it was stopped; it picks other ports.
     pub fn start(&mut self) {
-        let (broker, line) = Process::start(&mut self.place.serve(), &self.at("broker.log"));
+        self.start_by(&mut self.place.serve());
+    }
+
+    /// The same by another command.
+    pub fn start_by(&mut self, command: &mut Command) {
+        let (broker, line) = Process::start(command, &self.at("broker.log"));
         let address = |after: &str| {
             let rest = line.split(after).nth(1).unwrap_or_else(|| self.did_not_start(&line));
             rest.split([',', '\n']).next().unwrap().trim().to_owned()

@@ -62,7 +62,9 @@ pub(super) async fn rekey(
         }
         Some(NextSource::Source(source)) => next_seal(source.clone()).await?,
         Some(NextSource::Shares) => {
-            return Err(answer::invalid("shares are dealt by `init` alone: a store that is there cannot move to them"));
+            return Err(answer::invalid(
+                "shares are dealt by `init` alone: a store that is there cannot move to them",
+            ));
         }
     };
     let (before, after) = (keys.keyring().lock().to_string(), seal.0.to_string());

@@ -10,10 +10,15 @@ use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::challenge::admission::Admission;
 use crate::cli::config::Config;
-use crate::cli::serve::keep::{self, Heard};
+use crate::cli::evidence::NoMarks;
+use crate::cli::serve::keep::{self, Collateral, EvidenceFiles, Heard};
 use crate::cli::serve::recover::{self, Recovered};
 use crate::cli::serve::{keys, sealed};
+use crate::collateral::Holdings;
 use crate::evidence::Verifiers;
+use crate::evidence::hardware::Hardware;
+use crate::evidence::sev_snp::SevSnpTrust;
+use crate::evidence::tdx::TdxTrust;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
 use crate::policy::Pdp;
@@ -21,6 +26,7 @@ use crate::registry::Registry;
 use crate::release::kv::Kv;
 use crate::release::{Barrier, Engine, Engines};
 use crate::store::marks::{self, StoredMarks};
+use crate::store::sled::SledStore;
 use crate::store::{StoreError, Vault};
 use crate::time::{Clock, Now, TimeSource, WallTime};
 use crate::transport::acceptor::{Acceptor, ConnectionLimits, PeerKind};
@@ -44,13 +50,19 @@ pub enum StartError {
     #[error("the store: {0}")]
     Store(#[from] StoreError),
     /// The audit log does not open.
-    #[error("the audit log: {0}")]
+    #[error(
+        "the audit log: {0}; keep both directories as they are: `portcullis audit verify` says what is wrong, and \
+         deploy/README.md how to go on"
+    )]
     Log(String),
     /// The store has been used, and its audit log is not there.
     #[error("the audit log is missing beside a store that has been used: put it back, or restore both")]
     LogMissing,
     /// The store lacks changes that were acknowledged.
-    #[error("the store ends at commit {stored}, but commit {logged} was acknowledged: restore the store")]
+    #[error(
+        "the store ends at commit {stored}, but commit {logged} was acknowledged: keep this directory and the audit log as \
+         they are, and restore the last backup into a new directory (`portcullis restore`)"
+    )]
     StoreBehindLog {
         /// The store's last commit.
         stored: u64,
@@ -63,6 +75,9 @@ pub enum StartError {
     /// The threads that serve connections cannot be had.
     #[error("cannot start a thread for connections: {0}")]
     Threads(std::io::Error),
+    /// `[collateral]` is not possible.
+    #[error("collateral.{0}")]
+    Collateral(crate::collateral::ConfigFault),
     /// A clock cannot be read at all.
     #[error("a clock cannot be read")]
     Clock,
@@ -87,6 +102,7 @@ pub struct Server {
 impl Server {
     /// Opens what is on disk, settles what an earlier process left open, loads, listens.
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
+        examine(config, reading(source.as_ref())?)?;
         let listeners = Listeners::bind(config).await?;
         let vault = match keys::open(config).await? {
             keys::Opened::Vault(vault) => vault,
@@ -105,7 +121,8 @@ impl Server {
         let recorder = Arc::new(Recorder::new(log, clock.boot_id()));
         recover::settle(&recorder, owed, now).await?;
         let kv = Arc::new(Kv::new(vault.clone())?);
-        let broker = Arc::new(assemble(config, &vault, clock, recorder, recovered, kv.clone()).await?);
+        let (broker, collateral) = assemble(config, &vault, clock, recorder, recovered, kv.clone()).await?;
+        let broker = Arc::new(broker);
         let registry = Arc::new(Registry::new(vault.clone(), broker.clone(), own_digest()));
         if let Some(next) = &config.storage.key_source_next {
             registry.offer_next_source(next.next(&config.storage.data));
@@ -116,7 +133,7 @@ impl Server {
             commit: vault.store().last_commit().await?.0,
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
-        Server::listen(config, broker, registry, kv, &listeners).await
+        Server::listen(config, broker, registry, kv, collateral, &listeners).await
     }
 
     async fn listen(
@@ -124,6 +141,7 @@ impl Server {
         broker: Arc<Broker>,
         registry: Arc<Registry>,
         kv: Arc<Kv>,
+        collateral: Collateral,
         listeners: &Listeners,
     ) -> Result<Server, StartError> {
         let (shutdown, stopped) = watch::channel(false);
@@ -134,7 +152,7 @@ impl Server {
         let (address, admin_address) = (listeners.address, listeners.admin_address);
         let release = ReleaseService::server(broker.clone());
         let audit = config.storage.audit.clone();
-        let admin = AdminService::server(registry.clone(), kv, audit);
+        let admin = AdminService::server(registry.clone(), kv, audit, collateral.holdings.clone());
         let workloads = parts
             .acceptor(listeners.workloads()?, PeerKind::Workload, Some(shards.clone()))
             .serve(Front::new(release), stopped.clone());
@@ -145,7 +163,7 @@ impl Server {
         let keeper = tokio::spawn(keep::run(
             broker.clone(),
             registry.vault().clone(),
-            config.evidence.clone(),
+            EvidenceFiles::new(config.evidence.clone(), collateral),
             heard,
             stopped,
         ));
@@ -265,18 +283,17 @@ async fn assemble(
     recorder: Arc<Recorder>,
     recovered: Recovered,
     kv: Arc<Kv>,
-) -> Result<Broker, StartError> {
+) -> Result<(Broker, Collateral), StartError> {
     let marks: Arc<dyn Marks> = Arc::new(DurableMarks(StoredMarks::start(vault.clone())?));
     let (domains, now) = (config.domains(), clock.untrusted());
+    let collateral_marks = marks.clone();
     let opened = tokio::task::spawn_blocking(move || Trust::open(domains, marks, now)).await;
     let trust = Arc::new(opened.map_err(|_| StoreError::Unavailable("trust was not opened".to_owned()))?);
     let kv: Arc<dyn Engine> = kv;
     let engines = BTreeMap::from([("kv".to_owned(), kv)]);
     let verifiers = Arc::new(Verifiers::new(None));
     verifiers.seen().remember(recovered.counters);
-    let section = config.evidence.clone();
-    let read = tokio::task::spawn_blocking(move || section.read(now)).await;
-    verifiers.set_hardware(read.map_err(|_| StoreError::Unavailable("evidence was not read".to_owned()))?);
+    let collateral = open_collateral(config, &clock, collateral_marks, &verifiers).await?;
     let appraiser = Arc::new(Appraiser::new());
     let pdp = Arc::new(Pdp::new(Arc::new(engines.clone())));
     let engines = Arc::new(Engines {
@@ -288,7 +305,7 @@ async fn assemble(
         leases: Arc::new(recovered.leases),
         barrier: Arc::new(Barrier::default()),
     });
-    Ok(Broker {
+    let broker = Broker {
         offer: config.offer(),
         clock,
         freshness: Freshness::new(trust.clone()),
@@ -301,7 +318,32 @@ async fn assemble(
         pdp,
         recorder,
         engines,
-    })
+    };
+    Ok((broker, collateral))
+}
+
+/// What hardware evidence is held against: the configured trust, and around it what is kept and fetched.
+async fn open_collateral(
+    config: &Config,
+    clock: &Arc<Clock>,
+    marks: Arc<dyn Marks>,
+    verifiers: &Verifiers,
+) -> Result<Collateral, StartError> {
+    let (section, settings, now) = (config.evidence.clone(), config.collateral.clone(), clock.untrusted());
+    let (clock, marks_too) = (clock.clone(), marks.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let hardware = section.read_against(marks_too.as_ref(), now);
+        let trust = (
+            hardware.sev_snp.known().cloned().unwrap_or_else(SevSnpTrust::empty),
+            hardware.tdx.known().cloned().unwrap_or_else(TdxTrust::none),
+        );
+        Holdings::open(settings, trust, clock, marks_too, now).map(|holdings| (hardware, holdings))
+    });
+    let opened = opened.await.map_err(|_| StoreError::Unavailable("evidence was not read".to_owned()))?;
+    let (hardware, holdings): (Hardware, Holdings) = opened.map_err(StartError::Collateral)?;
+    verifiers.set_hardware(hardware);
+    verifiers.set_supply(Arc::new(holdings.clone()));
+    Ok(Collateral { holdings, marks })
 }
 
 /// What `serve --check` found.
@@ -345,6 +387,22 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
     let broker = &config.broker;
     let audience = Some(broker.spiffe_id.clone());
     ServerIdentity::new(broker.certificate.clone(), broker.key.clone(), audience, provider)
+}
+
+/// Holds store and log against each other before either is opened, as opening changes both: what is damaged stays as it is.
+fn examine(config: &Config, now: Now) -> Result<(), StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
+    let key = config.storage.log_key().map_err(|error| failed(&error))?;
+    let report = Log::examine(&config.storage.audit, &key, recover::horizon(now));
+    let report = report.map_err(|error| failed(&error))?;
+    match SledStore::examine(&config.storage.data)? {
+        // What intents there are is told by the records alone: that they have an end is the opened log's matter.
+        Some(stored) => recover::reconcile(&report, stored, stored.0).map(drop),
+        None => {
+            tracing::warn!("no room to look at a copy of the store: opening it would change a damaged one");
+            Ok(())
+        }
+    }
 }
 
 pub(super) fn open_log(
@@ -414,22 +472,5 @@ impl Marks for DurableMarks {
 
     fn replace(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
         self.0.replace(name, value).map_err(|_| MarksUnavailable)
-    }
-}
-
-/// `serve --check` does not open the store, so it knows of no mark and raises none.
-struct NoMarks;
-
-impl Marks for NoMarks {
-    fn read(&self, _name: &str) -> Result<Option<Vec<u8>>, MarksUnavailable> {
-        Ok(None)
-    }
-
-    fn raise(&self, _name: &str, _value: &[u8]) -> Result<(), MarksUnavailable> {
-        Ok(())
-    }
-
-    fn replace(&self, _name: &str, _value: &[u8]) -> Result<(), MarksUnavailable> {
-        Ok(())
     }
 }

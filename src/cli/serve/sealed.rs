@@ -5,7 +5,6 @@
 //!
 //! Of the audit log this opens, writes and closes its own part; what an earlier process left open in it is settled by the
 //! start that follows, which reads it anew. Nothing is written that needs the store's key.
-#![allow(clippy::print_stdout, reason = "a command speaks to its terminal")]
 
 use super::assemble::{self, Listeners, Parts, StartError};
 use super::keep::Heard;
@@ -60,10 +59,10 @@ pub(super) async fn wait(
     let tasks = [tokio::spawn(workloads), tokio::spawn(operators)];
     let hearing = tokio::spawn(hear(heard, recorder.clone(), clock.clone()));
     note(&recorder, &clock, format!("sealed: {} shares are needed", set.threshold)).await?;
-    println!(
+    super::say(&format!(
         "portcullis: sealed until {} shares are given; workloads on {}, operators on {}",
         set.threshold, listeners.address, listeners.admin_address
-    );
+    ));
     let vault = tokio::select! {
         vault = opened.recv() => vault,
         _ = super::wait_for_signal() => None,
