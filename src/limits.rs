@@ -431,6 +431,10 @@ pub const NODE_PATTERNS: usize = 256;
 pub const ADMIN_LISTED_BYTES: usize = 1024 * 1024;
 /// Records that `explain` looks at for a decision, the newest first: some seconds of reading, a day of a busy broker.
 pub const EXPLAIN_RECORDS: u64 = 5_000_000;
+/// Changes that wait for a second person, at once: more than two people look at in a week, and some 90 MiB at the very most.
+pub const PROPOSALS: usize = 64;
+/// How long one waits, milliseconds: a week, so that a weekend or a short illness does not end it.
+pub const PROPOSAL_MS: u64 = 7 * 86_400_000;
 
 // Intel DCAP quotes (formats `tdx` and `sgx`; `evidence.md` §1, §5).
 
@@ -469,3 +473,28 @@ pub const COLLATERAL_IDENTITIES: usize = 4_096;
 pub const COLLATERAL_REFRESH_WAITS_MS: u64 = 3_000;
 /// How often what is held is looked at for what is due, milliseconds.
 pub const COLLATERAL_TICK_MS: u64 = 60_000;
+
+// The operations listener (`telemetry`): for a few probes and one scraper on this machine.
+
+/// Its connections at once: ten times what such a machine's probes and scrapers need.
+pub const OPERATIONS_CONNECTIONS: usize = 64;
+/// A connection that has asked nothing for so long is closed, and a request's head arrives within it, milliseconds.
+pub const OPERATIONS_IDLE_MS: u64 = 5_000;
+/// A gRPC request's message arrives and is answered within this time, milliseconds: probes give up after 1 to 10 s.
+pub const OPERATIONS_ANSWER_MS: u64 = 5_000;
+/// A connection's greatest age, milliseconds: a watcher connects again six times an hour.
+pub const OPERATIONS_CONNECTION_MS: u64 = 600_000;
+/// Concurrent streams of one connection.
+pub const OPERATIONS_STREAMS: u32 = 16;
+/// Health watches at once, over all connections: so many connections are always left for probes.
+pub const OPERATIONS_WATCHES: usize = 16;
+/// A health request, bytes: a service's name.
+pub const OPERATIONS_MESSAGE_BYTES: usize = 4 * 1024;
+/// A request's head over HTTP/1, bytes (hyper takes no less than 8 KiB).
+pub const OPERATIONS_BUFFER_BYTES: usize = 16 * 1024;
+/// How often the threads that write are asked whether they answer, milliseconds.
+pub const PULSE_MS: u64 = 1_000;
+/// A thread that has not answered for so long hangs, milliseconds: three times the longest wait for it, and a second.
+pub const LIVE_MS: u64 = 10_000;
+/// How often room on the disks is looked at, milliseconds: at 100 MB/s, half a gigabyte.
+pub const DISK_LOOK_MS: u64 = 5_000;

@@ -2,6 +2,7 @@
 
 use crate::audit::log::{Log, LogError};
 use crate::audit::record::{Event, LatchSet, Record};
+use crate::audit::watch::FlipWatch;
 use crate::case::{Case, Denied, Stage};
 use crate::denial::Denial;
 use crate::evidence::VerifiedEvidence;
@@ -16,6 +17,7 @@ pub struct Recorder {
     boot_id: String,
     /// Releases whose record is in doubt: they were denied, so a second record takes them back once the log works.
     in_doubt: Mutex<Vec<Event>>,
+    flips: FlipWatch,
 }
 
 /// The decision to release is durable. It names lease, versions and epochs, ends in seconds, and is spent by value.
@@ -37,7 +39,12 @@ pub struct Grant {
 impl Recorder {
     /// A recorder over this log.
     pub fn new(log: Arc<Log>, boot_id: String) -> Self {
-        Recorder { log, boot_id, in_doubt: Mutex::new(Vec::new()) }
+        Recorder { log, boot_id, in_doubt: Mutex::new(Vec::new()), flips: FlipWatch::default() }
+    }
+
+    /// Denials that a release followed, as far as this process recorded both.
+    pub fn flips(&self) -> &FlipWatch {
+        &self.flips
     }
 
     /// The log.
@@ -106,7 +113,8 @@ impl Recorder {
 
     /// Appends, and then what is owed about records in doubt; those stay owed where that fails.
     async fn append(&self, record: &Record) -> Result<(), LogError> {
-        self.log.append(record).await?;
+        let sequence = self.log.append(record).await?;
+        self.flips.take(sequence, record);
         let owed = std::mem::take(&mut *self.in_doubt());
         for event in owed {
             let Ok(id) = random_id() else { continue };

@@ -33,6 +33,9 @@ pub struct Config {
     /// Where what hardware evidence needs besides is fetched from, and kept.
     #[serde(default)]
     pub collateral: CollateralConfig,
+    /// The listener for probes and scrapers; without the section there is none.
+    #[serde(default)]
+    pub operations: Option<OperationsSection>,
     /// Limits on callers.
     #[serde(default)]
     pub limits: LimitsSection,
@@ -97,6 +100,32 @@ pub struct AdminSection {
     pub listen: SocketAddr,
     /// PEM: the roots of operators' certificates; their own, never a trust domain's.
     pub roots: PathBuf,
+    /// When changes that widen who may get a secret wait for a second person.
+    #[serde(default)]
+    pub two_persons: TwoPersonsMode,
+}
+
+/// `admin.two_persons`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TwoPersonsMode {
+    /// Once two persons have a role; two together can switch it off.
+    #[default]
+    OnceTwo,
+    /// Always; whoever is alone changes nothing of the kind.
+    Always,
+}
+
+/// `[operations]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationsSection {
+    /// Where probes and scrapers connect: plain HTTP, without certificates.
+    #[serde(default = "default_operations")]
+    pub listen: SocketAddr,
+    /// Whether that address may be another than this machine's own.
+    #[serde(default)]
+    pub allow_beyond_loopback: bool,
 }
 
 /// `[[trust_domain]]`
@@ -274,6 +303,14 @@ impl Config {
         if self.trust_domain.is_empty() {
             return impossible("trust_domain", "at least one is needed");
         }
+        if let Some(operations) = &self.operations
+            && !operations.listen.ip().is_loopback()
+            && !operations.allow_beyond_loopback
+        {
+            let why = "plain HTTP without certificates is for this machine: name a loopback address, or set \
+                       operations.allow_beyond_loopback where the network admits nobody else";
+            return impossible("operations.listen", why);
+        }
         if let Err(why) = self.evidence.check() {
             return impossible("evidence", &why);
         }
@@ -347,6 +384,11 @@ fn default_reattest_within_ms() -> u32 {
 
 fn default_answer_within_ms() -> u32 {
     10_000
+}
+
+/// The port after the two that `init` proposes.
+fn default_operations() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8445))
 }
 
 #[cfg(test)]
@@ -430,6 +472,21 @@ mod tests {
             ("bundle_max_age_seconds = 3600", "bundle_max_age_seconds = 0"),
         ] {
             assert!(read(&GOOD.replace(from, to)).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn the_operations_listener_stays_on_this_machine_unless_it_is_said_that_it_may_not() {
+        let with = |section: &str| read(&format!("{GOOD}\n[operations]\n{section}\n"));
+        assert_eq!(read(GOOD).unwrap().operations.map(|section| section.listen), None);
+        let default = with("").unwrap().operations.unwrap().listen;
+        assert_eq!(default, "127.0.0.1:8445".parse().unwrap());
+        assert!(with("listen = \"[::1]:9\"").is_ok());
+        for wide in ["0.0.0.0:8445", "10.0.0.1:8445", "[::]:8445", "[::ffff:10.0.0.1]:8445"] {
+            let refused = with(&format!("listen = \"{wide}\"")).unwrap_err().to_string();
+            assert!(refused.contains("allow_beyond_loopback"), "{refused}");
+            let named = with(&format!("listen = \"{wide}\"\nallow_beyond_loopback = true"));
+            assert_eq!(named.unwrap().operations.unwrap().listen, wide.parse().unwrap());
         }
     }
 }

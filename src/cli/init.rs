@@ -4,6 +4,8 @@
 //! already: what has been used is restored, never begun again. *Source*: `deploy/README.md`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
+mod recover;
+
 use crate::audit::checkpoint::LogKey;
 use crate::audit::log::Log;
 use crate::audit::record::Event;
@@ -30,6 +32,10 @@ use zeroize::Zeroizing;
 ///
 /// Example: portcullis init --broker-id spiffe://example.org/portcullis --administrator ada
 ///          --key-source shares --shares 5 --threshold 3
+///
+/// With --recover-admin, beside a broker that is stopped: make another administrator, of all roles, in the store there is.
+///
+/// Example: portcullis init --directory /etc/portcullis --recover-admin bob.pem --administrator bob
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where configuration, keys and certificates go.
@@ -39,12 +45,15 @@ pub struct Args {
     #[arg(long, default_value = "/var/lib/portcullis")]
     pub data: PathBuf,
     /// The broker's SPIFFE ID.
-    #[arg(long)]
-    pub broker_id: String,
-    /// The first administrator's name.
+    #[arg(long, required_unless_present = "recover_admin", conflicts_with = "recover_admin")]
+    pub broker_id: Option<String>,
+    /// Make the owner of this certificate (PEM) an administrator, by the configuration in `directory`.
+    #[arg(long, value_name = "CERTIFICATE")]
+    pub recover_admin: Option<PathBuf>,
+    /// The administrator's name.
     #[arg(long)]
     pub administrator: String,
-    /// How long the first administrator's certificate and roles last, days.
+    /// How long the administrator's roles, and the first one's certificate, last, days.
     #[arg(long, default_value_t = 365)]
     pub administrator_days: u16,
     /// What opens the store: file:PATH, credential:NAME, passphrase:terminal, passphrase:fd:N, passphrase:credential:NAME or
@@ -63,6 +72,9 @@ pub struct Args {
     /// Where operators connect.
     #[arg(long, default_value = "127.0.0.1:8444")]
     pub admin_listen: String,
+    /// Where probes and scrapers connect, over plain HTTP: an address of this machine alone.
+    #[arg(long, default_value = "127.0.0.1:8445")]
+    pub operations_listen: String,
 }
 
 /// What is to be made.
@@ -81,6 +93,8 @@ pub struct Plan {
     pub listen: String,
     /// Where operators connect.
     pub admin_listen: String,
+    /// Where probes and scrapers connect; none = nowhere.
+    pub operations_listen: Option<String>,
     /// The part of the configuration about trust domains.
     pub trust_domains: String,
     /// What opens the store; none: a new key file in `directory`.
@@ -122,7 +136,10 @@ pub enum InitError {
 
 /// Runs the command; gives its exit code.
 pub async fn run(args: Args) -> u8 {
-    let broker_id = match SpiffeId::parse(&args.broker_id) {
+    if let Some(certificate) = args.recover_admin.clone() {
+        return run_recovery(args, certificate).await;
+    }
+    let broker_id = match SpiffeId::parse(&args.broker_id.unwrap_or_default()) {
         Ok(id) => id,
         Err(error) => {
             eprintln!("portcullis: --broker-id: {error}");
@@ -138,6 +155,7 @@ pub async fn run(args: Args) -> u8 {
         administrator_ms: u64::from(args.administrator_days).saturating_mul(86_400_000),
         listen: args.listen,
         admin_listen: args.admin_listen,
+        operations_listen: Some(args.operations_listen),
         trust_domains,
         key_source: args.key_source.map(absolute),
         threshold_of_shares: (args.threshold, args.shares),
@@ -150,6 +168,28 @@ pub async fn run(args: Args) -> u8 {
         }
         Err(error) => {
             eprintln!("portcullis: not made: {error}");
+            exit::CONFIGURATION
+        }
+    }
+}
+
+async fn run_recovery(args: Args, certificate: PathBuf) -> u8 {
+    let recovery = recover::Recovery {
+        directory: args.directory,
+        certificate,
+        name: args.administrator,
+        life_ms: u64::from(args.administrator_days).saturating_mul(86_400_000),
+    };
+    match recover::recover(&recovery, &SystemTime).await {
+        Ok(one) => {
+            println!(
+                "`{}` is an administrator of all roles until {}: start the broker",
+                one.name, one.not_after
+            );
+            exit::OK
+        }
+        Err(error) => {
+            eprintln!("portcullis: no administrator was made: {error}");
             exit::CONFIGURATION
         }
     }
@@ -313,17 +353,20 @@ fn serial() -> u64 {
 }
 
 fn configuration(plan: &Plan, paths: &Paths) -> String {
+    let section = |listen: &String| format!("[operations]\nlisten = \"{listen}\"\n\n");
+    let operations = plan.operations_listen.as_ref().map(section).unwrap_or_default();
     format!(
         "# Made by `portcullis init`; every key is explained in deploy/portcullis.toml.\n\n\
          [broker]\nspiffe_id = \"{}\"\nlisten = \"{}\"\ncertificate = \"broker.pem\"\nkey = \"broker.key\"\n\n\
          [storage]\ndata = {}\naudit = {}\n{}\naudit_key_file = \"audit.key\"\n\n\
-         [admin]\nlisten = \"{}\"\nroots = \"admin-roots.pem\"\n\n{}",
+         [admin]\nlisten = \"{}\"\nroots = \"admin-roots.pem\"\n\n{}{}",
         plan.broker_id,
         plan.listen,
         quoted(&paths.store),
         quoted(&paths.audit),
         key_line(plan),
         plan.admin_listen,
+        operations,
         plan.trust_domains,
     )
 }

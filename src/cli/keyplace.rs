@@ -11,6 +11,7 @@ use crate::cli::terminal;
 use crate::limits;
 use crate::registry::keys::NextSource;
 use crate::store::keysource::passphrase::Passphrase;
+use crate::store::keysource::shares::Collected;
 use crate::store::keysource::{Key, KeyFile, KeySource, KeySourceError, Lock, credential};
 use serde::Deserialize;
 use std::fmt;
@@ -122,6 +123,11 @@ impl KeyPlace {
         }
     }
 
+    /// The same beside no running broker, where shares are asked for: at the terminal, or as lines of standard input.
+    pub fn offline_source(&self, data: &Path) -> Arc<dyn KeySource> {
+        self.source(data).unwrap_or_else(|| Arc::new(AskedShares))
+    }
+
     /// What `key rekey` moves to.
     pub fn next(&self, data: &Path) -> NextSource {
         self.source(data).map_or(NextSource::Shares, NextSource::Source)
@@ -158,6 +164,37 @@ impl KeySource for Deferred {
     }
 }
 
+/// Shares that their holders give here and now.
+struct AskedShares;
+
+impl KeySource for AskedShares {
+    fn name(&self) -> &'static str {
+        KeyPlace::Shares.kind()
+    }
+
+    /// Shares are dealt by whoever shows them.
+    fn lock(&self) -> Result<(Lock, Key), KeySourceError> {
+        Err(KeySourceError::LockMalformed)
+    }
+
+    fn unlock(&self, lock: &Lock) -> Result<Key, KeySourceError> {
+        let Lock::Shares(set) = lock else {
+            return Err(KeySourceError::OtherKind { wants: lock.name(), has: self.name() });
+        };
+        let mut collected = Collected::new(*set);
+        loop {
+            let question = format!("share ({} of {} are in)", collected.count(), set.threshold);
+            let text = terminal::ask_or_read(&question, SHARE_BYTES);
+            let text = text.map_err(|error| KeySourceError::Share(error.to_string()))?;
+            let text =
+                std::str::from_utf8(&text).map_err(|_| KeySourceError::ShareMalformed("it is no text"))?;
+            if let Some(joined) = collected.add(text)? {
+                return joined.unlock(lock);
+            }
+        }
+    }
+}
+
 impl PassphrasePlace {
     fn read(&self, again: bool) -> Result<Passphrase, KeySourceError> {
         let most = limits::PASSPHRASE_BYTES.end().saturating_add(2);
@@ -189,6 +226,22 @@ impl StorageSection {
     /// Where the store's key comes from.
     pub fn key_place(&self) -> Option<KeyPlace> {
         self.key_source.clone().or_else(|| self.key_file.clone().map(KeyPlace::File))
+    }
+
+    /// The configured places that could open a keyring that is locked like this, in the order in which they are tried: a rekey
+    /// changes in one commit which of both does. **Denies** `OtherKind` where none could.
+    pub fn places(&self, lock: &Lock) -> Result<Vec<KeyPlace>, KeySourceError> {
+        let all: Vec<KeyPlace> = self.key_place().into_iter().chain(self.key_source_next.clone()).collect();
+        let has = all.first().map_or("none", KeyPlace::kind);
+        let fit: Vec<KeyPlace> = all.into_iter().filter(|place| place.kind() == lock.name()).collect();
+        if fit.is_empty() { Err(KeySourceError::OtherKind { wants: lock.name(), has }) } else { Ok(fit) }
+    }
+
+    /// The same as sources, for whatever opens a store or a backup beside no running broker: take the first that opens it. Nothing
+    /// is read or asked before a source is asked for its key; shares and passphrases are asked for at the terminal.
+    pub fn key_sources(&self, lock: &Lock) -> Result<Vec<Arc<dyn KeySource>>, KeySourceError> {
+        let places = self.places(lock)?;
+        Ok(places.iter().map(|place| place.offline_source(&self.data)).collect())
     }
 
     /// The key that signs the audit log's checkpoints.
@@ -255,6 +308,8 @@ fn credentials_directory() -> Result<PathBuf, KeySourceError> {
     directory.filter(|path| path.is_absolute()).ok_or(KeySourceError::NoCredentials)
 }
 
+/// A share has some 125 characters.
+pub const SHARE_BYTES: usize = 512;
 /// A log key's file has some 120 bytes.
 const LOG_KEY_BYTES: usize = 1024;
 

@@ -7,10 +7,13 @@
 mod assemble;
 mod keep;
 mod keys;
+mod notify;
 mod recover;
 mod sealed;
+mod stopped;
 
 pub use assemble::{Server, StartError};
+pub use stopped::{Stopped, open_stopped};
 
 use crate::cli::config::{Config, LogFormat};
 use crate::cli::exit;
@@ -58,8 +61,14 @@ pub async fn run(args: Args) -> u8 {
 /// Serves until SIGTERM or SIGINT, then drains: open requests are answered, and only then is the log closed.
 async fn serve(server: Server) -> u8 {
     let (workloads, operators) = (server.address(), server.admin_address());
-    say(&format!("portcullis: serving workloads on {workloads}, operators on {operators}"));
+    let probes = server.operations_address().map(|address| format!(", probes on {address}"));
+    let probes = probes.unwrap_or_default();
+    say(&format!("portcullis: serving workloads on {workloads}, operators on {operators}{probes}"));
+    let watchdog = tokio::spawn(notify::watchdog(server.telemetry().clone()));
+    notify::tell("READY=1");
     let outcome = wait_for_signal().await;
+    notify::tell("STOPPING=1");
+    watchdog.abort();
     tracing::info!("draining");
     server.stop().await;
     match outcome {

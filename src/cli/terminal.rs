@@ -30,6 +30,20 @@ pub(super) fn ask(question: &str, most: usize) -> io::Result<Zeroizing<Vec<u8>>>
     Ok(line)
 }
 
+/// The same, or the next line of standard input where that is no terminal.
+pub(super) fn ask_or_read(question: &str, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        return ask(question, most);
+    }
+    let mut line = Zeroizing::new(Vec::with_capacity(most));
+    stdin.lock().take(u64::try_from(most).unwrap_or(0)).read_until(b'\n', &mut line)?;
+    if line.is_empty() {
+        return Err(io::Error::other("standard input has ended"));
+    }
+    Ok(line)
+}
+
 /// Puts the terminal back as it was.
 struct Silent {
     before: Termios,

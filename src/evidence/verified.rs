@@ -117,6 +117,16 @@ impl Verifiers {
         self.hardware.load().0.saturating_add(held)
     }
 
+    /// What hardware evidence is held against now.
+    pub fn hardware(&self) -> Arc<(u64, Hardware)> {
+        self.hardware.load_full()
+    }
+
+    /// The enrolled nodes; none where they could not be read.
+    pub fn nodes(&self) -> Arc<Option<Nodes>> {
+        self.nodes.load_full()
+    }
+
     /// Swaps the enrolled nodes.
     pub fn set_nodes(&self, nodes: Option<Nodes>) {
         self.nodes.store(Arc::new(nodes));

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::registry::{Change, ChangeError, Changed, Registry};
 use crate::release::kv::Kv;
 use crate::store::keysource::{Key, KeySource, KeySourceError, Lock};
-use crate::store::{Entry, Kind, StoreError, Transaction, Vault};
+use crate::store::{Entry, Kind, NextKeyring, StoreError, Transaction, Vault};
 use crate::time::Now;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -86,10 +86,10 @@ impl Keys {
         Ok(changed)
     }
 
-    /// Locks the keyring with another source's key. Held: the administrators' turn.
-    pub async fn rekey(&self, act: AdminAct, seal: (Lock, Key), now: Now) -> Result<Changed, ChangeError> {
-        let (transaction, next) = self.vault().prepare_keyring(|keyring| keyring.locked_by(seal)).await?;
-        self.registry.change_keyring(act, transaction, next, now).await
+    /// Prepares the keyring locked with another source's key: what to commit, and what is then used. Held until it is made:
+    /// the administrators' turn. **Denies** `SameKey`.
+    pub async fn prepare_rekey(&self, seal: (Lock, Key)) -> Result<(Transaction, NextKeyring), StoreError> {
+        self.vault().prepare_keyring(|keyring| keyring.locked_by(seal)).await
     }
 
     /// Goes on with a rewrap that an earlier process did not end.

@@ -12,8 +12,8 @@ mod load;
 
 pub use load::{POLICY, StoredRevocation};
 
-pub use administrator::{Administrator, Administrators, Role};
-pub use change::{Change, ChangeError, Changed, enrol_first};
+pub use administrator::{Administrator, Administrators, Role, TWO_PERSONS, TwoPersons};
+pub use change::{Change, ChangeError, Changed, enrol_first, enrol_offline};
 
 use crate::broker::Broker;
 use crate::store::vault::Vault;
@@ -35,6 +35,8 @@ pub struct Registry {
     unsettled: Mutex<Vec<crate::audit::record::Event>>,
     /// What `key rekey` moves to, where the configuration names it.
     next_source: OnceLock<keys::NextSource>,
+    /// Whether changes wait for a second person whatever is stored.
+    two_persons_always: std::sync::atomic::AtomicBool,
 }
 
 impl Registry {
@@ -52,6 +54,7 @@ impl Registry {
             launchers,
             unsettled: Mutex::new(Vec::new()),
             next_source: OnceLock::new(),
+            two_persons_always: std::sync::atomic::AtomicBool::new(false),
         }
     }
 
@@ -79,6 +82,16 @@ impl Registry {
     /// Digests of executables that run others.
     pub fn launchers(&self) -> &std::collections::BTreeSet<[u8; 32]> {
         &self.launchers
+    }
+
+    /// From now on changes wait for a second person, whatever is stored: the configuration says so.
+    pub fn demand_two_persons(&self) {
+        self.two_persons_always.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Whether the configuration demands it.
+    pub fn two_persons_always(&self) -> bool {
+        self.two_persons_always.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     /// The administrators; none where they could not be read, and then nobody is one.

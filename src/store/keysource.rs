@@ -102,6 +102,9 @@ pub enum KeySourceError {
     /// A text that is no share: mistyped, cut, or something else.
     #[error("this is not a share: {0}")]
     ShareMalformed(&'static str),
+    /// A share cannot be read.
+    #[error("no share was given: {0}")]
+    Share(String),
     /// A share of another dealing: of another store, or replaced since.
     #[error("this share is of another set ({found}); this store's shares are of set {wanted}")]
     ShareOfOtherSet {

@@ -12,6 +12,7 @@ use super::committer::{self, Claim, Inner, Job, Sync, blobs_empty};
 use super::files;
 use super::{CommitNumber, Entry, Store, StoreError, StoreId, Transaction};
 use crate::limits;
+use crate::measure::Histogram;
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, Mode, flock};
 use std::fs::File;
@@ -24,6 +25,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{RwLock, RwLockReadGuard, oneshot};
+
+/// What [`SledStore::examine_with`] found: the store's id, its last commit, and the value that was asked for.
+pub type Examined = (StoreId, CommitNumber, Option<Vec<u8>>);
 
 /// A store in a directory of this machine, opened by this process alone.
 pub struct SledStore {
@@ -76,6 +80,11 @@ impl SledStore {
     /// engine cuts off whatever lies behind a damaged page when it opens. Errs as `open`; none where there is no room for
     /// a copy.
     pub fn examine(directory: &Path) -> Result<Option<CommitNumber>, StoreError> {
+        Ok(SledStore::examine_with(directory, &[])?.map(|(_, number, _)| number))
+    }
+
+    /// The same; gives the store's id and what stands under `key`, too.
+    pub fn examine_with(directory: &Path, key: &[u8]) -> Result<Option<Examined>, StoreError> {
         if !directory.exists() {
             return Err(StoreError::Missing);
         }
@@ -85,12 +94,13 @@ impl SledStore {
         // A start that was killed leaves one; it is of no use.
         remove_copy(&copy.0).map_err(unavailable)?;
         match copy_engine(&engine_directory(directory), &engine_directory(&copy.0)) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(None),
+            Err(error) if no_room(&error) => return Ok(None),
             copied => copied.map_err(unavailable)?,
         }
         let db = open_engine(&copy.0)?;
         guarded("it cannot be read", || examine(&db, id))?;
-        read_number(&db).map(|number| Some(CommitNumber(number)))
+        let value = chunks::get::<::sled::Tree>(&db, key)?;
+        read_number(&db).map(|number| Some((id, CommitNumber(number), value)))
     }
 
     fn start(
@@ -105,7 +115,15 @@ impl SledStore {
             return Err(chunks::damaged("`blobs` holds values that were never synced"));
         }
         let gate = RwLock::new(CommitNumber(read_number(&db)?));
-        let inner = Arc::new(Inner { db, sync, blobs, gate, seal: OnceLock::new(), _lock: lock });
+        let inner = Arc::new(Inner {
+            db,
+            sync,
+            blobs,
+            gate,
+            seal: OnceLock::new(),
+            commit_times: Histogram::default(),
+            _lock: lock,
+        });
         let (queue, jobs) = sync_channel(limits::STORE_QUEUE);
         let shared = Arc::clone(&inner);
         let committer = std::thread::Builder::new()
@@ -193,6 +211,10 @@ impl Store for SledStore {
     async fn last_commit(&self) -> Result<CommitNumber, StoreError> {
         self.reading().await.map(|(_, gate)| *gate)
     }
+
+    fn commit_times(&self) -> Option<&Histogram> {
+        self.inner.as_deref().map(|inner| &inner.commit_times)
+    }
 }
 
 /// A caller's side of a claim: a future that is dropped gives its job up.
@@ -255,6 +277,10 @@ fn remove_copy(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+fn no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Its files alone: what is in `blobs` was never synced, and is refused where it stands. File systems that can share blocks do.

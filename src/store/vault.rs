@@ -58,6 +58,8 @@ kinds! {
     Latch = 10;
     /// Anything of the broker's own that there is one of.
     State = 11;
+    /// A change that waits for a second person.
+    Proposal = 30;
     /// A node's enrolled attestation key, by its Name.
     AttestationKey = 20;
 }
@@ -120,6 +122,9 @@ impl Vault {
     fn new(store: Arc<dyn Store>, keyring: Keyring) -> Self {
         Vault { store, keyring: ArcSwap::from_pointee(keyring), turns: RwLock::new(()) }
     }
+
+    /// Where the sealed keyring stands.
+    pub const KEYRING: &'static [u8] = KEYRING_KEY;
 
     /// What opens the keyring of a store that is not open yet.
     pub async fn lock_of(store: &dyn Store) -> Result<Lock, StoreError> {

@@ -15,6 +15,8 @@
 
 #[path = "../support/cli.rs"]
 mod world;
+#[path = "../support/probe.rs"]
+mod probe;
 
 #[path = "../support/corim.rs"]
 mod corim;
@@ -22,10 +24,13 @@ mod corim;
 mod admin;
 mod audit;
 mod exec;
+mod figures;
 mod get;
 mod import;
 mod key;
 mod hold;
+mod operations;
+mod people;
 mod revoke;
 mod serve;
 mod usage;

@@ -25,15 +25,19 @@ impl Publisher {
 
     /// The manifest with this publisher's signature.
     pub fn sign(&self, manifest: &Manifest) -> Vec<u8> {
+        self.sign_payload(&manifest.payload())
+    }
+
+    /// Whatever bytes with this publisher's signature.
+    pub fn sign_payload(&self, payload: &[u8]) -> Vec<u8> {
         let header = fields(&[
             (1, head(1, 6)),
             (3, text("application/rim+cbor")),
             (8, bytes(&fields(&[(0, fields(&[(0, text("ACME Ltd"))]))]))),
         ]);
-        let payload = manifest.payload();
-        let message = array(&[text("Signature1"), bytes(&header), bytes(&[]), bytes(&payload)]);
+        let message = array(&[text("Signature1"), bytes(&header), bytes(&[]), bytes(payload)]);
         let signature = self.0.sign(&SystemRandom::new(), &message).unwrap();
-        tagged(18, array(&[bytes(&header), vec![0xa0], bytes(&payload), bytes(signature.as_ref())]))
+        tagged(18, array(&[bytes(&header), vec![0xa0], bytes(payload), bytes(signature.as_ref())]))
     }
 }
 
@@ -54,7 +58,7 @@ impl Manifest {
         Manifest { profile: None, not_before: None, not_after: None, triples, others: Vec::new() }
     }
 
-    fn payload(&self) -> Vec<u8> {
+    pub fn payload(&self) -> Vec<u8> {
         let mut kinds = vec![(0, array(&self.triples))];
         kinds.extend(self.others.clone());
         let comid = fields(&[(1, fields(&[(0, text("tag"))])), (4, fields(&kinds))]);

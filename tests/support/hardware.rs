@@ -148,6 +148,7 @@ impl World {
             pdp: one.pdp.clone(),
             recorder: one.recorder.clone(),
             engines: one.engines.clone(),
+            measures: Default::default(),
         });
         self.serve(broker).await
     }

@@ -5,8 +5,8 @@
 //! its host, and only when is said here. *Source*: `durability.md` "Records at rest"; NIST SP 800-57 part 1 §5.3.6.
 
 use super::access::Caller;
+use super::pending::Intended;
 use super::{AdminService, answer};
-use crate::audit::record::AdminAct;
 use crate::proto::admin::*;
 use crate::registry::keys::{NextSource, seal_of};
 use crate::registry::{ChangeError, Changed};
@@ -20,7 +20,7 @@ pub(super) async fn rotate(
     _request: RotateKeyRequest,
 ) -> Result<RotateKeyResponse, Status> {
     let keys = service.keys();
-    let act = approved(caller, "a new term", json!({ "after": keys.keyring().current_term() }))?;
+    let act = caller.act("a new term", json!({ "after": keys.keyring().current_term() }));
     let rotated = keys.rotate(act, caller.at).await;
     let (changed, term) = rotated.map_err(|error| answer::change(&error))?;
     Ok(RotateKeyResponse { change: Some(answered(changed)), term })
@@ -44,7 +44,7 @@ pub(super) async fn rewrap(
         return Err(answer::refuse(answer::Refusal::Exists, "a rewrap is under way"));
     }
     let details = json!({ "term": term, "terms_to_drop": to_drop });
-    let act = approved(caller, &format!("to term {term}"), details)?;
+    let act = caller.act(&format!("to term {term}"), details);
     let changed = keys.rewrap(act, caller.at).await.map_err(|error: ChangeError| answer::change(&error))?;
     Ok(RewrapKeyResponse { change: Some(answered(changed)), term, terms_to_drop: to_drop })
 }
@@ -68,8 +68,21 @@ pub(super) async fn rekey(
         }
     };
     let (before, after) = (keys.keyring().lock().to_string(), seal.0.to_string());
-    let act = approved(caller, &after, json!({ "locked_before": before, "locked_with": after }))?;
-    let changed = keys.rekey(act, seal, caller.at).await.map_err(|error| answer::change(&error))?;
+    let details = json!({ "locked_before": before, "locked_with": after });
+    let prepared = keys.prepare_rekey(seal).await;
+    let (mut transaction, next) = prepared.map_err(|error| answer::store(&error))?;
+    let about = caller.verb().roles().iter().copied().collect();
+    // It rests on the keyring as it is: one that was changed meanwhile is another's to lock anew.
+    let intended = Intended { target: &after, details: &details, transaction: Some(&transaction), about };
+    if let Some(waits) = service.agree(caller, intended).await? {
+        return Ok(RekeyResponse { change: Some(waits), locked_with: String::new() });
+    }
+    if let Some(approval) = caller.approval() {
+        service.registry.vault().remove(&mut transaction, &approval.record);
+    }
+    let act = caller.act(&after, details);
+    let changed = service.registry.change_keyring(act, transaction, next, caller.at).await;
+    let changed = changed.map_err(|error| answer::change(&error))?;
     Ok(RekeyResponse { change: Some(answered(changed)), locked_with: after })
 }
 
@@ -97,12 +110,6 @@ pub(super) async fn status(
     })
 }
 
-/// Every change of keys passes here, with what is to be recorded, before anything is done: the place where another person's
-/// approval is asked for.
-fn approved(caller: &Caller, target: &str, details: serde_json::Value) -> Result<AdminAct, Status> {
-    Ok(caller.act(target, details))
-}
-
 /// Where blocking is allowed: a passphrase takes a second.
 async fn next_seal(
     source: std::sync::Arc<dyn crate::store::keysource::KeySource>,
@@ -117,6 +124,6 @@ fn answered(changed: Changed) -> ChangeResponse {
     ChangeResponse {
         record: changed.record,
         commit: changed.commit.map_or(0, |commit| commit.0),
-        latches_ended: Vec::new(),
+        ..Default::default()
     }
 }

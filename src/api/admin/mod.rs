@@ -16,17 +16,21 @@ mod listing;
 mod needed;
 mod nodes;
 mod operations;
+mod pending;
+mod persons;
 mod policy;
 mod reference;
 mod revocations;
 mod secrets;
 mod trust;
+mod two_persons;
 mod written;
 
 #[cfg(test)]
 mod tests;
 
 pub use access::{Effect, Verb};
+pub use persons::{Persons, persons};
 pub use trust::HIGHEST_TIME;
 
 use crate::collateral::Holdings;
@@ -36,6 +40,7 @@ use crate::proto::admin::*;
 use crate::registry::Registry;
 use crate::registry::keys::Keys;
 use crate::release::kv::Kv;
+use prost::Message;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -100,7 +105,10 @@ macro_rules! calls {
                         let $message = request.get_ref();
                         $target
                     };
-                    let caller = service.admit(request.extensions(), Verb::$verb, &target).await?;
+                    let mut caller = service.admit(request.extensions(), Verb::$verb, &target).await?;
+                    if persons(Verb::$verb) != Persons::One {
+                        caller.asks(request.get_ref().encode_to_vec());
+                    }
                     $act(&service, &caller, request.into_inner()).await.map(Response::new)
                 });
                 called.await.unwrap_or_else(|_| Err(answer::defect()))
@@ -149,4 +157,10 @@ calls! {
     rewrap_key: RewrapKeyRequest => RewrapKeyResponse, RewrapKey, |_m| "key".to_owned(), keys::rewrap;
     rekey: RekeyRequest => RekeyResponse, Rekey, |_m| "key".to_owned(), keys::rekey;
     key_status: KeyStatusRequest => KeyStatusResponse, KeyStatus, |_m| "key".to_owned(), keys::status;
+    set_two_persons: SetTwoPersonsRequest => ChangeResponse, SetTwoPersons, |_m| "two-persons".to_owned(), two_persons::set;
+    list_pending: ListPendingRequest => ListPendingResponse, ListPending, |_m| String::new(), pending::list;
+    show_pending: ShowPendingRequest => ShowPendingResponse, ShowPending, |m| m.id.clone(), pending::show;
+    approve_pending: ApprovePendingRequest => ChangeResponse, ApprovePending, |m| m.id.clone(), pending::approve;
+    reject_pending: RejectPendingRequest => ChangeResponse, RejectPending, |m| m.id.clone(), pending::reject;
+    withdraw_pending: WithdrawPendingRequest => ChangeResponse, WithdrawPending, |m| m.id.clone(), pending::withdraw;
 }

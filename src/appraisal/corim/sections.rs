@@ -82,12 +82,12 @@ impl Section {
         }
         let mut section = Map::new();
         for element in elements(triple)? {
-            let (place, value) = self.place(&element)?.ok_or_else(|| Unmappable::Element {
+            let placed = self.place(&element)?.ok_or_else(|| Unmappable::Element {
                 element: spelled(element.id),
                 kind: element.measure.kind(),
                 section: self.name(),
             })?;
-            for (place, value) in place.into_iter().zip(value) {
+            for (place, value) in placed {
                 insert(&mut section, &place, value)
                     .map_err(|()| Unmappable::Repeated(spelled(element.id)))?;
             }
@@ -96,9 +96,9 @@ impl Section {
     }
 
     /// Where an element stands in the section, and what it says there; several for several digests. None: nowhere.
-    fn place(self, element: &Element<'_>) -> Result<Option<(Vec<Vec<String>>, Vec<Value>)>, Unmappable> {
+    fn place(self, element: &Element<'_>) -> Result<Option<Vec<Placed>>, Unmappable> {
         let one = |path: &[&str], value: Value| {
-            Some((vec![path.iter().map(|part| (*part).to_owned()).collect()], vec![value]))
+            Some(vec![(path.iter().map(|part| (*part).to_owned()).collect(), value)])
         };
         let name = match element.id {
             Identifier::Text(text) => text.as_str(),
@@ -117,10 +117,10 @@ impl Section {
             },
             (Section::Tpm2, Measure::Digests(digests)) => element.id.as_number().map(|index| {
                 let place = |digest: &Digest| {
-                    vec!["pcrs".to_owned(), bank(digest.algorithm).to_owned(), index.to_string()]
+                    let bank = bank(digest.algorithm).to_owned();
+                    (vec!["pcrs".to_owned(), bank, index.to_string()], json!([hex::encode(&digest.value)]))
                 };
-                let value = |digest: &Digest| json!([hex::encode(&digest.value)]);
-                (digests.iter().map(place).collect(), digests.iter().map(value).collect())
+                digests.iter().map(place).collect()
             }),
             (Section::Tdx, Measure::Digests(_)) => match tdx_measurement(element.id) {
                 Some(place) => one(&[place], json!([element.digest(DigestAlgorithm::Sha384)?])),
@@ -150,6 +150,9 @@ impl Section {
         })
     }
 }
+
+/// A place in the section, and what stands there.
+type Placed = (Vec<String>, Value);
 
 /// One element of an environment, and one thing that is said of it.
 struct Element<'a> {

@@ -14,6 +14,7 @@ mod link;
 mod node;
 mod operations;
 mod output;
+mod pending;
 mod policy;
 mod reference;
 mod secret;
@@ -87,6 +88,12 @@ enum Command {
     /// Rotate, rewrap and rekey the store's own keys.
     #[command(subcommand)]
     Key(key::Command),
+    /// List, show, approve, reject and withdraw changes that wait for a second person.
+    #[command(subcommand)]
+    Pending(pending::Command),
+    /// Whether changes wait for a second person.
+    #[command(subcommand)]
+    TwoPersons(pending::TwoPersonsCommand),
 }
 
 /// Runs the command; gives its exit code.
@@ -120,6 +127,8 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Explain(command) => explain::run(command, &operators).await,
         Command::Administrator(command) => administrator::run(command, &operators).await,
         Command::Key(command) => key::run(command, &operators).await,
+        Command::Pending(command) => pending::run(command, &operators).await,
+        Command::TwoPersons(command) => pending::two_persons(command, &operators).await,
     }
 }
 

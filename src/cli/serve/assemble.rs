@@ -5,11 +5,12 @@ use crate::api::front::Front;
 use crate::api::release::ReleaseService;
 use crate::appraisal::Appraiser;
 use crate::audit::Recorder;
+use crate::audit::checkpoint::LogKey;
 use crate::audit::log::Log;
 use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::challenge::admission::Admission;
-use crate::cli::config::Config;
+use crate::cli::config::{Config, TwoPersonsMode};
 use crate::cli::evidence::NoMarks;
 use crate::cli::serve::keep::{self, Collateral, EvidenceFiles, Heard};
 use crate::cli::serve::recover::{self, Recovered};
@@ -21,6 +22,7 @@ use crate::evidence::sev_snp::SevSnpTrust;
 use crate::evidence::tdx::TdxTrust;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
+use crate::measure::{Measures, Named};
 use crate::policy::Pdp;
 use crate::registry::Registry;
 use crate::release::kv::Kv;
@@ -28,10 +30,12 @@ use crate::release::{Barrier, Engine, Engines};
 use crate::store::marks::{self, StoredMarks};
 use crate::store::sled::SledStore;
 use crate::store::{StoreError, Vault};
+use crate::telemetry::{Operations, Parts, Telemetry};
 use crate::time::{Clock, Now, TimeSource, WallTime};
 use crate::transport::acceptor::{Acceptor, ConnectionLimits, PeerKind};
 use crate::transport::administrator::AdministratorVerifier;
 use crate::transport::certificate::ServerIdentity;
+use crate::transport::observer::Cause;
 use crate::transport::tls;
 use crate::transport::verifier::WorkloadVerifier;
 use crate::transport::{Marks, MarksUnavailable, Shards, Trust};
@@ -97,26 +101,32 @@ pub struct Server {
     keeper: JoinHandle<()>,
     /// Last of all: a stream that was left ends its records there.
     _shards: Arc<Shards>,
+    operations: Operations,
 }
 
 impl Server {
     /// Opens what is on disk, settles what an earlier process left open, loads, listens.
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
-        examine(config, reading(source.as_ref())?)?;
+        let operations = start_operations(config)?;
+        let key = log_key(config)?;
+        examine(config, &key, reading(source.as_ref())?)?;
         let listeners = Listeners::bind(config).await?;
         let vault = match keys::open(config).await? {
             keys::Opened::Vault(vault) => vault,
             keys::Opened::Sealed(store, set) => {
-                let waited = sealed::wait(config, source.clone(), store, set, &listeners).await?;
+                let doors = (&listeners, &operations);
+                let waited = sealed::wait(config, source.clone(), store, set, doors).await?;
                 waited.ok_or(StartError::EndedSealed)?
             }
         };
         let now = reading(source.as_ref())?;
         let mut recovered = Recovered::new(now);
-        let (log, report) = open_log(config, now, |record| recovered.take(record))?;
+        let lived = highest_time(&vault).await?;
+        let since = recover::view(now, lived);
+        let (log, report) = open_log(config, key, since, |record| recovered.take(record))?;
         let last_intent = Registry::last_applied_intent(&vault).await?;
         let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;
-        let highest = highest_time(&vault).await?.max(recovered.trusted_time);
+        let highest = lived.max(recovered.trusted_time);
         let clock = Arc::new(Clock::new(source, highest));
         let recorder = Arc::new(Recorder::new(log, clock.boot_id()));
         recover::settle(&recorder, owed, now).await?;
@@ -124,6 +134,9 @@ impl Server {
         let (broker, collateral) = assemble(config, &vault, clock, recorder, recovered, kv.clone()).await?;
         let broker = Arc::new(broker);
         let registry = Arc::new(Registry::new(vault.clone(), broker.clone(), own_digest()));
+        if config.admin.two_persons == TwoPersonsMode::Always {
+            registry.demand_two_persons();
+        }
         if let Some(next) = &config.storage.key_source_next {
             registry.offer_next_source(next.next(&config.storage.data));
         }
@@ -133,7 +146,7 @@ impl Server {
             commit: vault.store().last_commit().await?.0,
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
-        Server::listen(config, broker, registry, kv, collateral, &listeners).await
+        Server::listen(config, broker, registry, kv, collateral, operations, &listeners).await
     }
 
     async fn listen(
@@ -142,21 +155,23 @@ impl Server {
         registry: Arc<Registry>,
         kv: Arc<Kv>,
         collateral: Collateral,
+        operations: Operations,
         listeners: &Listeners,
     ) -> Result<Server, StartError> {
         let (shutdown, stopped) = watch::channel(false);
-        let (heard, observer) = Heard::new();
+        let handshakes = Arc::new(Named::new(Cause::names()));
+        let (heard, observer) = Heard::new(handshakes.clone());
         let (clock, trust) = (broker.clock.clone(), broker.trust.clone());
-        let parts = Parts { config, clock, trust, observer: Arc::new(observer) };
+        let doors = Doors { config, clock, trust, observer: Arc::new(observer) };
         let shards = Arc::new(Shards::start().map_err(StartError::Threads)?);
         let (address, admin_address) = (listeners.address, listeners.admin_address);
         let release = ReleaseService::server(broker.clone());
         let audit = config.storage.audit.clone();
         let admin = AdminService::server(registry.clone(), kv, audit, collateral.holdings.clone());
-        let workloads = parts
+        let workloads = doors
             .acceptor(listeners.workloads()?, PeerKind::Workload, Some(shards.clone()))
             .serve(Front::new(release), stopped.clone());
-        let operators = parts
+        let operators = doors
             .acceptor(listeners.operators()?, PeerKind::Administrator, None)
             .serve(Front::new(admin), stopped.clone());
         let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
@@ -167,7 +182,25 @@ impl Server {
             heard,
             stopped,
         ));
-        Ok(Server { broker, registry, address, admin_address, shutdown, listeners, keeper, _shards: shards })
+        operations.telemetry().serving(Parts {
+            broker: broker.clone(),
+            registry: registry.clone(),
+            shards: shards.clone(),
+            handshakes,
+            identity: server_identity(config, Arc::new(tls::crypto_provider())),
+            directories: [("store", config.storage.data.clone()), ("audit", config.storage.audit.clone())],
+        });
+        Ok(Server {
+            broker,
+            registry,
+            address,
+            admin_address,
+            shutdown,
+            listeners,
+            keeper,
+            _shards: shards,
+            operations,
+        })
     }
 
     /// Where workloads connect.
@@ -178,6 +211,16 @@ impl Server {
     /// Where operators connect.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
+    }
+
+    /// Where probes and scrapers connect, where they may.
+    pub fn operations_address(&self) -> Option<SocketAddr> {
+        self.operations.address()
+    }
+
+    /// How the broker stands.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        self.operations.telemetry()
     }
 
     /// The broker behind the listeners.
@@ -192,6 +235,7 @@ impl Server {
 
     /// Drains the listeners, records the stop, and closes the log.
     pub async fn stop(self) {
+        self.operations.telemetry().draining();
         let _ = self.shutdown.send(true);
         for listener in self.listeners {
             let _ = listener.await;
@@ -210,7 +254,7 @@ impl Server {
 }
 
 /// What both listeners share.
-pub(super) struct Parts<'a> {
+pub(super) struct Doors<'a> {
     pub(super) config: &'a Config,
     pub(super) clock: Arc<Clock>,
     pub(super) trust: Arc<Trust>,
@@ -245,7 +289,7 @@ impl Listeners {
     }
 }
 
-impl Parts<'_> {
+impl Doors<'_> {
     pub(super) fn acceptor(
         &self,
         listener: TcpListener,
@@ -318,6 +362,7 @@ async fn assemble(
         pdp,
         recorder,
         engines,
+        measures: Measures::default(),
     };
     Ok((broker, collateral))
 }
@@ -390,14 +435,15 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
 }
 
 /// Holds store and log against each other before either is opened, as opening changes both: what is damaged stays as it is.
-fn examine(config: &Config, now: Now) -> Result<(), StartError> {
-    let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
-    let key = config.storage.log_key().map_err(|error| failed(&error))?;
-    let report = Log::examine(&config.storage.audit, &key, recover::horizon(now));
-    let report = report.map_err(|error| failed(&error))?;
-    match SledStore::examine(&config.storage.data)? {
-        // What intents there are is told by the records alone: that they have an end is the opened log's matter.
-        Some(stored) => recover::reconcile(&report, stored, stored.0).map(drop),
+pub(super) fn examine(config: &Config, key: &LogKey, now: Now) -> Result<(), StartError> {
+    let report = Log::examine(&config.storage.audit, key, recover::horizon(now));
+    let report = report.map_err(|error| StartError::Log(error.to_string()))?;
+    match SledStore::examine_with(&config.storage.data, Vault::KEYRING)? {
+        Some((id, stored, keyring)) => {
+            // What intents there are is told by the records alone: that they have an end is the opened log's matter.
+            recover::reconcile(&report, stored, stored.0)?;
+            keyring.map_or(Ok(()), |sealed| Ok(keys::try_keys(&config.storage, id, &sealed)?))
+        }
         None => {
             tracing::warn!("no room to look at a copy of the store: opening it would change a damaged one");
             Ok(())
@@ -405,20 +451,24 @@ fn examine(config: &Config, now: Now) -> Result<(), StartError> {
     }
 }
 
+/// The key that signs the log, read once.
+pub(super) fn log_key(config: &Config) -> Result<LogKey, StartError> {
+    config.storage.log_key().map_err(StartError::Log)
+}
+
 pub(super) fn open_log(
     config: &Config,
-    now: Now,
+    key: LogKey,
+    since: WallTime,
     take: impl FnMut(&crate::audit::record::Record),
 ) -> Result<(Arc<Log>, crate::audit::log::OpenReport), StartError> {
-    let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
-    let key = config.storage.log_key().map_err(|error| failed(&error))?;
-    let opened = Log::open(&config.storage.audit, key, recover::horizon(now), take);
-    let (log, report) = opened.map_err(|error| failed(&error))?;
+    let opened = Log::open(&config.storage.audit, key, since, take);
+    let (log, report) = opened.map_err(|error| StartError::Log(error.to_string()))?;
     Ok((Arc::new(log), report))
 }
 
 /// The highest wall time that an earlier process kept.
-async fn highest_time(vault: &Vault) -> Result<WallTime, StartError> {
+pub(super) async fn highest_time(vault: &Vault) -> Result<WallTime, StartError> {
     let mark = marks::read(vault, keep::HIGHEST_TIME).await?.unwrap_or_default();
     let mut bytes = [0; 8];
     let start = bytes.len().saturating_sub(mark.len());
@@ -444,6 +494,12 @@ pub(super) fn reading(source: &dyn TimeSource) -> Result<Now, StartError> {
         (Some(wall), Some(boot)) => Ok(Now { wall, boot }),
         _ => Err(StartError::Clock),
     }
+}
+
+fn start_operations(config: &Config) -> Result<Operations, StartError> {
+    let listen = config.operations.as_ref().map(|section| section.listen);
+    let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
+    Operations::start(listen).map_err(|error| StartError::Listen(listen.unwrap_or(unspecified), error))
 }
 
 async fn bind(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), StartError> {

@@ -8,6 +8,7 @@ use crate::cli::evidence::EvidenceSection;
 use crate::collateral::Holdings;
 use crate::denial::Denial;
 use crate::limits;
+use crate::measure::Named;
 use crate::registry::attestation;
 use crate::store::{Vault, marks};
 use crate::time::ClockEvent;
@@ -23,13 +24,13 @@ pub use crate::api::admin::HIGHEST_TIME;
 pub struct Heard(mpsc::Receiver<(Denial, Box<Case>)>);
 
 /// The listeners' end: it never blocks, and what does not fit is only counted.
-pub struct Observer(mpsc::Sender<(Denial, Box<Case>)>);
+pub struct Observer(mpsc::Sender<(Denial, Box<Case>)>, Arc<Named>);
 
 impl Heard {
-    /// Both ends.
-    pub fn new() -> (Heard, Observer) {
+    /// Both ends; each refusal is counted by the name of its cause, too.
+    pub fn new(counters: Arc<Named>) -> (Heard, Observer) {
         let (sender, receiver) = mpsc::channel(HEARD);
-        (Heard(receiver), Observer(sender))
+        (Heard(receiver), Observer(sender, counters))
     }
 }
 
@@ -42,12 +43,14 @@ impl Heard {
 
 impl HandshakeObserver for Observer {
     fn refused(&self, denial: Denial, case: Box<Case>) {
+        self.1.count(Cause::Denied(denial).name());
         if self.0.try_send((denial, case)).is_err() {
             tracing::warn!(%denial, "a refused handshake was not recorded: too many at once");
         }
     }
 
     fn counted(&self, cause: Cause) {
+        self.1.count(cause.name());
         tracing::debug!(?cause, "a connection came to nothing");
     }
 }

@@ -7,9 +7,10 @@ use crate::cli::config::{Config, StorageSection};
 use crate::cli::keyplace::KeyPlace;
 use crate::cli::serve::StartError;
 use crate::cli::serve::assemble::Checked;
+use crate::store::keyring::Keyring;
 use crate::store::keysource::{KeySourceError, Lock, ShareSet};
 use crate::store::sled::SledStore;
-use crate::store::{Store, StoreError, Vault};
+use crate::store::{Store, StoreError, StoreId, Vault};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,6 +39,41 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         }
     }
     Err(first.unwrap_or(StoreError::KeyringRefused).into())
+}
+
+/// The same beside no running broker: shares are asked for here, at the terminal or as lines of standard input.
+pub(in crate::cli) async fn open_offline(config: &Config) -> Result<Arc<Vault>, StartError> {
+    let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
+    let lock = Vault::lock_of(store.as_ref()).await?;
+    let mut first = None;
+    for source in config.storage.key_sources(&lock).map_err(StoreError::from)? {
+        match Vault::open(store.clone(), source.as_ref()).await {
+            Ok(vault) => return Ok(Arc::new(vault)),
+            Err(error @ (StoreError::KeySource(_) | StoreError::KeyringRefused)) => {
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(first.unwrap_or(StoreError::KeyringRefused).into())
+}
+
+/// Whether a key that is read from a place opens this keyring, before the store itself is opened: what is missing, or another
+/// store's, changes nothing. Nobody is asked for a passphrase or a share here.
+pub(super) fn try_keys(storage: &StorageSection, id: StoreId, sealed: &[u8]) -> Result<(), StoreError> {
+    let lock = Keyring::lock_of(sealed)?;
+    let mut first = None;
+    for place in storage.places(&lock)? {
+        if !matches!(place, KeyPlace::File(_) | KeyPlace::Credential(_)) {
+            return Ok(());
+        }
+        let source = place.offline_source(&storage.data);
+        match Keyring::open(id, source.as_ref(), sealed) {
+            Ok(_) => return Ok(()),
+            Err(error) => first.get_or_insert(error),
+        };
+    }
+    Err(first.unwrap_or(StoreError::KeyringRefused))
 }
 
 async fn open_with(store: Arc<dyn Store>, place: &KeyPlace, data: &Path) -> Result<Opened, StoreError> {

@@ -6,19 +6,24 @@
 //! Of the audit log this opens, writes and closes its own part; what an earlier process left open in it is settled by the
 //! start that follows, which reads it anew. Nothing is written that needs the store's key.
 
-use super::assemble::{self, Listeners, Parts, StartError};
+use super::assemble::{self, Doors, Listeners, StartError};
 use super::keep::Heard;
+use super::notify;
 use super::recover::{self, Recovered};
 use crate::api::front::Front;
 use crate::api::sealed::Sealed;
 use crate::audit::Recorder;
+use crate::audit::log::{Log, OpenReport};
 use crate::audit::record::Event;
 use crate::challenge::admission::Admission;
 use crate::cli::config::Config;
+use crate::measure::Named;
 use crate::store::keysource::ShareSet;
 use crate::store::{Store, Vault};
-use crate::time::{Clock, TimeSource};
+use crate::telemetry::Operations;
+use crate::time::{Clock, Now, TimeSource};
 use crate::transport::acceptor::PeerKind;
+use crate::transport::observer::Cause;
 use crate::transport::{Marks, MarksUnavailable, Trust};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -29,14 +34,14 @@ pub(super) async fn wait(
     source: Arc<dyn TimeSource>,
     store: Arc<dyn Store>,
     set: ShareSet,
-    listeners: &Listeners,
+    (listeners, operations): (&Listeners, &Operations),
 ) -> Result<Option<Arc<Vault>>, StartError> {
     let now = assemble::reading(source.as_ref())?;
     if !config.storage.audit.join("checkpoint").exists() {
         return Err(StartError::LogMissing);
     }
     let mut recovered = Recovered::new(now);
-    let (log, report) = assemble::open_log(config, now, |record| recovered.take(record))?;
+    let (log, report) = open_log(config, now, &mut recovered)?;
     recover::reconcile(&report, store.last_commit().await?, 0)?;
     let clock = Arc::new(Clock::new(source, recovered.trusted_time));
     let recorder = Arc::new(Recorder::new(log, clock.boot_id()));
@@ -44,16 +49,16 @@ pub(super) async fn wait(
     let opened = tokio::task::spawn_blocking(move || Trust::open(domains, Arc::new(NoMarksYet), at)).await;
     let unopened = |_| crate::store::StoreError::Unavailable("trust was not opened".to_owned());
     let trust = Arc::new(opened.map_err(unopened)?);
-    let (heard, observer) = Heard::new();
-    let parts = Parts { config, clock: clock.clone(), trust, observer: Arc::new(observer) };
+    let (heard, observer) = Heard::new(Arc::new(Named::new(Cause::names())));
+    let doors = Doors { config, clock: clock.clone(), trust, observer: Arc::new(observer) };
     let (vaults, mut opened) = mpsc::channel(1);
     let admission = Admission::new(config.rates());
     let sealed = Sealed::new(store, set, recorder.clone(), clock.clone(), admission, vaults);
     let (shutdown, stopped) = watch::channel(false);
-    let workloads = parts
+    let workloads = doors
         .acceptor(listeners.workloads()?, PeerKind::Workload, None)
         .serve(Front::new(sealed.workloads()), stopped.clone());
-    let operators = parts
+    let operators = doors
         .acceptor(listeners.operators()?, PeerKind::Administrator, None)
         .serve(Front::new(sealed.operators()), stopped.clone());
     let tasks = [tokio::spawn(workloads), tokio::spawn(operators)];
@@ -63,10 +68,15 @@ pub(super) async fn wait(
         "portcullis: sealed until {} shares are given; workloads on {}, operators on {}",
         set.threshold, listeners.address, listeners.admin_address
     ));
+    // For the service manager it has started: it waits for persons, not for itself. Probes hear that it is not ready.
+    let watchdog = tokio::spawn(notify::watchdog(operations.telemetry().clone()));
+    notify::tell("READY=1\nSTATUS=sealed until enough shares are given");
     let vault = tokio::select! {
         vault = opened.recv() => vault,
         _ = super::wait_for_signal() => None,
     };
+    watchdog.abort();
+    notify::tell("STATUS=");
     let _ = shutdown.send(true);
     for task in tasks {
         let _ = task.await;
@@ -77,13 +87,22 @@ pub(super) async fn wait(
     note(&recorder, &clock, state.to_owned()).await?;
     drop(sealed);
     let log = recorder.log().clone();
-    drop((recorder, parts));
+    drop((recorder, doors));
     let closing = move || {
         log.close();
         drop(log);
     };
     tokio::task::spawn_blocking(closing).await.map_err(|_| StartError::Log("it did not close".to_owned()))?;
     Ok(vault.map(Arc::new))
+}
+
+fn open_log(
+    config: &Config,
+    now: Now,
+    recovered: &mut Recovered,
+) -> Result<(Arc<Log>, OpenReport), StartError> {
+    let key = assemble::log_key(config)?;
+    assemble::open_log(config, key, recover::horizon(now), |record| recovered.take(record))
 }
 
 async fn hear(mut heard: Heard, recorder: Arc<Recorder>, clock: Arc<Clock>) {

@@ -329,5 +329,6 @@ fn broker(clock: Arc<Clock>, trust: Arc<Trust>, recorder: Arc<Recorder>, kv: Arc
         pdp,
         recorder,
         engines,
+        measures: Default::default(),
     }
 }
