@@ -244,6 +244,9 @@ pub const UNSEAL_ATTEMPTS: u32 = 10;
 pub const UNSEAL_ATTEMPTS_MS: u64 = 60_000;
 /// Shares that are in are forgotten so long after the last one, milliseconds: holders on a call together need minutes.
 pub const UNSEAL_WITHIN_MS: u64 = 15 * 60_000;
+/// Shares that were dealt while serving are forgotten, and the key with them, so long after, milliseconds: holders need not be in one
+/// place, but a ceremony has a day.
+pub const DEALT_MS: u64 = 24 * 3_600_000;
 /// Records sealed anew in one commit of a rewrap: some milliseconds, so that other changes wait no longer.
 pub const REWRAP_BATCH: usize = 16;
 /// The pause after each, milliseconds: releases and changes go before.

@@ -193,6 +193,13 @@ impl Sealed {
     }
 }
 
+/// A share is shown by none.
+impl std::fmt::Debug for UnsealRequest {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("UnsealRequest").finish_non_exhaustive()
+    }
+}
+
 impl Progress {
     /// So many attempts a minute are a person who mistypes; more are a program.
     fn admit(&mut self, key: &[u8; 32], now: Now) -> Result<(), Status> {

@@ -278,12 +278,6 @@ impl StorageSection {
             (Some(_), Some(_)) => return Err(("storage.key_source", "it and `key_file` are two; say one")),
             _ => {}
         }
-        if self.key_source_next == Some(KeyPlace::Shares) {
-            return Err((
-                "storage.key_source_next",
-                "shares are dealt by `init` alone: a store cannot move to them",
-            ));
-        }
         let asked = [PassphrasePlace::Terminal, PassphrasePlace::Descriptor(0)];
         if let Some(KeyPlace::Passphrase(place)) = &self.key_source_next
             && asked.iter().any(|one| std::mem::discriminant(one) == std::mem::discriminant(place))

@@ -16,6 +16,7 @@ pub mod evidence;
 pub mod exec;
 pub mod exit;
 pub mod get;
+pub mod holder;
 pub mod init;
 pub mod keep;
 pub mod keyplace;

@@ -9,6 +9,7 @@
 
 use crate::audit::record::AdminAct;
 use crate::limits;
+use crate::registry::dealing::Dealing;
 use crate::registry::{Change, ChangeError, Changed, Registry};
 use crate::release::kv::Kv;
 use crate::store::keysource::{Key, KeySource, KeySourceError, Lock};
@@ -38,6 +39,7 @@ pub struct Keys {
     /// The administrators' turn: a rewrap takes it for each commit, so that no change meets a record that moved.
     turn: Arc<Mutex<()>>,
     work: std::sync::Mutex<Work>,
+    dealing: Dealing,
 }
 
 /// What a rewrap is at.
@@ -62,7 +64,7 @@ struct Asked {
 impl Keys {
     /// Over that registry and engine, taking `turn` with every other administrators' act.
     pub fn new(registry: Arc<Registry>, kv: Arc<Kv>, turn: Arc<Mutex<()>>) -> Self {
-        Keys { registry, kv, turn, work: std::sync::Mutex::default() }
+        Keys { registry, kv, turn, work: std::sync::Mutex::default(), dealing: Dealing::default() }
     }
 
     /// Starts a term. Held: the administrators' turn. Gives its number too.
@@ -90,6 +92,11 @@ impl Keys {
     /// the administrators' turn. **Denies** `SameKey`.
     pub async fn prepare_rekey(&self, seal: (Lock, Key)) -> Result<(Transaction, NextKeyring), StoreError> {
         self.vault().prepare_keyring(|keyring| keyring.locked_by(seal)).await
+    }
+
+    /// The shares that were dealt and do not open the store yet.
+    pub fn dealing(&self) -> &Dealing {
+        &self.dealing
     }
 
     /// Goes on with a rewrap that an earlier process did not end.

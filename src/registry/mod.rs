@@ -7,6 +7,7 @@
 pub mod administrator;
 pub mod attestation;
 mod change;
+pub mod dealing;
 pub mod keys;
 mod load;
 

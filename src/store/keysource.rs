@@ -102,6 +102,20 @@ pub enum KeySourceError {
     /// A text that is no share: mistyped, cut, or something else.
     #[error("this is not a share: {0}")]
     ShareMalformed(&'static str),
+    /// Shares that go together and are not those that were dealt: one was altered together with its checksum.
+    #[error("these shares are not the ones that were dealt; all of them are forgotten")]
+    ShareAltered,
+    /// No shares wait to be read back.
+    #[error(
+        "no shares wait to be read back: they were never dealt, or too long ago, or the broker was restarted"
+    )]
+    NotDealt,
+    /// Not a holder's public key.
+    #[error("this is not a holder's key: {0}")]
+    HolderMalformed(&'static str),
+    /// A sealed share that this key does not open.
+    #[error("this key does not open the share: it is another holder's, or was altered")]
+    ShareUnopened,
     /// A share cannot be read.
     #[error("no share was given: {0}")]
     Share(String),

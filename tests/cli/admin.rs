@@ -238,7 +238,9 @@ fn everyones(act: &Act) -> bool {
 
 #[track_caller]
 fn every_verb_is_tried(all: &[Act]) {
-    let verbs: std::collections::BTreeSet<&str> = all.iter().map(|act| act.words).collect();
+    let mut verbs: std::collections::BTreeSet<&str> = all.iter().map(|act| act.words).collect();
+    // It needs shares that were dealt: `key::shares_are_dealt_while_serving_…` tries it, refused and made.
+    verbs.insert("key confirm");
     let known: std::collections::BTreeSet<&str> =
         portcullis::api::admin::Verb::ALL.iter().map(|verb| verb.words()).collect();
     assert_eq!(verbs, known, "a verb is not tried here");

@@ -156,6 +156,7 @@ calls! {
     rotate_key: RotateKeyRequest => RotateKeyResponse, RotateKey, |_m| "key".to_owned(), keys::rotate;
     rewrap_key: RewrapKeyRequest => RewrapKeyResponse, RewrapKey, |_m| "key".to_owned(), keys::rewrap;
     rekey: RekeyRequest => RekeyResponse, Rekey, |_m| "key".to_owned(), keys::rekey;
+    confirm_rekey: ConfirmRekeyRequest => ConfirmRekeyResponse, ConfirmRekey, |_m| "key".to_owned(), keys::confirm;
     key_status: KeyStatusRequest => KeyStatusResponse, KeyStatus, |_m| "key".to_owned(), keys::status;
     set_two_persons: SetTwoPersonsRequest => ChangeResponse, SetTwoPersons, |_m| "two-persons".to_owned(), two_persons::set;
     list_pending: ListPendingRequest => ListPendingResponse, ListPending, |_m| String::new(), pending::list;

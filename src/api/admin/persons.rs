@@ -41,6 +41,8 @@ pub fn persons(verb: Verb) -> Persons {
         Verb::CollateralStatus | Verb::RefreshCollateral | Verb::ImportCollateral => Persons::One,
         // A new term, and all sealed in it: who may read what stays as it is.
         Verb::KeyStatus | Verb::RotateKey | Verb::RewrapKey => Persons::One,
+        // What two agreed on when the shares were dealt; each holder brings one.
+        Verb::ConfirmRekey => Persons::One,
         // It only asks a TPM for a proof.
         Verb::BeginTpmEnrolment => Persons::One,
         // Narrowing. An administrator who is removed leaves behind what waits for two: nobody is alone by removing others.

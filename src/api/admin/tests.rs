@@ -142,7 +142,8 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
         RemoveAdministrator remove_administrator RemoveAdministratorRequest { whom: Some(remove_administrator_request::Whom::Name("eve".into())) };
         RotateKey rotate_key RotateKeyRequest {};
         RewrapKey rewrap_key RewrapKeyRequest {};
-        Rekey rekey RekeyRequest {};
+        Rekey rekey RekeyRequest::default();
+        ConfirmRekey confirm_rekey keys::read_back(bench);
         KeyStatus key_status KeyStatusRequest {};
     }
     codes

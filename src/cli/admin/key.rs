@@ -19,8 +19,23 @@ pub(super) enum Command {
     Rewrap,
     /// Lock the keys anew, with the source that the broker's configuration names as `key_source_next`.
     ///
+    /// To shares: name each holder's key (`portcullis holder new`). The shares are dealt, and lock the store once enough holders
+    /// have read theirs back.
+    ///
     /// Example: portcullis admin key rekey
-    Rekey,
+    /// Example: portcullis admin key rekey --threshold 2 --holder ada=pch1-… --holder bob=pch1-… --holder eve=pch1-…
+    Rekey {
+        /// To shares: a holder's name and public key, NAME=pch1-…; once for each share.
+        #[arg(long = "holder", value_name = "NAME=KEY")]
+        holders: Vec<String>,
+        /// To shares: how many of them open the store.
+        #[arg(long, default_value_t = 0)]
+        threshold: u8,
+    },
+    /// Read back a share that was dealt by `rekey`, asked for at the terminal or read from standard input.
+    ///
+    /// Example: portcullis admin key confirm
+    Confirm,
     /// Give a sealed broker one share, asked for at the terminal or read from standard input.
     ///
     /// Example: portcullis admin key unseal
@@ -35,10 +50,27 @@ pub(super) async fn run(command: Command, operators: &Operators) -> Result<(), F
     match command {
         Command::Rotate => operators.answer(operators.open().await?.rotate_key(RotateKeyRequest {})).await,
         Command::Rewrap => operators.answer(operators.open().await?.rewrap_key(RewrapKeyRequest {})).await,
-        Command::Rekey => operators.answer(operators.open().await?.rekey(RekeyRequest {})).await,
+        Command::Rekey { holders, threshold } => {
+            let request = RekeyRequest { holders: named(&holders)?, threshold: threshold.into() };
+            operators.answer(operators.open().await?.rekey(request)).await
+        }
+        Command::Confirm => {
+            let share = share().map_err(|error| Failure::usage(format!("the share: {error}")))?;
+            let request = ConfirmRekeyRequest { share: share.to_string() };
+            operators.answer(operators.open().await?.confirm_rekey(request)).await
+        }
         Command::Unseal => unseal(operators).await,
         Command::Status => operators.answer(operators.open().await?.key_status(KeyStatusRequest {})).await,
     }
+}
+
+fn named(holders: &[String]) -> Result<Vec<ShareHolder>, Failure> {
+    let split = |text: &String| {
+        let (name, key) = text.split_once('=')?;
+        Some(ShareHolder { name: name.to_owned(), key: key.to_owned() })
+    };
+    let all: Option<Vec<ShareHolder>> = holders.iter().map(split).collect();
+    all.ok_or_else(|| Failure::usage("a holder is NAME=pch1-…".to_owned()))
 }
 
 /// A share is never an argument: every process of the machine can read those.
@@ -95,7 +127,13 @@ impl Lines for RewrapKeyResponse {
 
 impl Lines for RekeyResponse {
     fn lines(&self) -> Vec<String> {
+        if self.change.as_ref().is_some_and(|change| !change.shares.is_empty()) {
+            return changed("shares were dealt".to_owned(), self.change.as_ref());
+        }
         let mut lines = changed(format!("opened by {} from now on", self.locked_with), self.change.as_ref());
+        if self.locked_with.is_empty() {
+            return lines;
+        }
         lines.push(
             "until the configuration names that source as `key_source`, leave `key_source_next` in it"
                 .to_owned(),
@@ -104,11 +142,23 @@ impl Lines for RekeyResponse {
     }
 }
 
+impl Lines for ConfirmRekeyResponse {
+    fn lines(&self) -> Vec<String> {
+        if self.locked_with.is_empty() {
+            return vec![format!("{} of {} shares were read back", self.have, self.needed)];
+        }
+        changed(format!("opened by {} from now on", self.locked_with), self.change.as_ref())
+    }
+}
+
 impl Lines for KeyStatusResponse {
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("opened by {}", self.locked_with)];
         if !self.next_source.is_empty() {
             lines.push(format!("`key rekey` would move to: {}", self.next_source));
+        }
+        if !self.dealt.is_empty() {
+            lines.push(format!("dealt, and not in force yet: {}", self.dealt));
         }
         lines.extend(self.terms.iter().map(|one| {
             let current = if one.term == self.term { " (current)" } else { "" };

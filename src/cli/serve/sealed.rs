@@ -64,8 +64,9 @@ pub(super) async fn wait(
     let tasks = [tokio::spawn(workloads), tokio::spawn(operators)];
     let hearing = tokio::spawn(hear(heard, recorder.clone(), clock.clone()));
     note(&recorder, &clock, format!("sealed: {} shares are needed", set.threshold)).await?;
+    let probes = operations.address().map(|address| format!(", probes on {address}")).unwrap_or_default();
     super::say(&format!(
-        "portcullis: sealed until {} shares are given; workloads on {}, operators on {}",
+        "portcullis: sealed until {} shares are given; workloads on {}, operators on {}{probes}",
         set.threshold, listeners.address, listeners.admin_address
     ));
     // For the service manager it has started: it waits for persons, not for itself. Probes hear that it is not ready.

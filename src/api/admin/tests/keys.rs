@@ -4,8 +4,11 @@ use super::super::*;
 use super::bench::{Bench, code};
 use super::put_secret;
 use crate::audit::record::Event;
+use crate::registry::Role;
+use crate::registry::dealing::{HolderKey, open};
 use crate::request::SecretPath;
 use crate::store::keyring::tests::FixedKey;
+use crate::store::keysource::Key;
 use crate::store::{Kind, Store, StoreError, Vault};
 use tonic::Code;
 
@@ -18,6 +21,18 @@ pub(super) async fn until_rewrapped(bench: &Bench) {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     panic!("the rewrap does not end: {:?}", bench.service.keys().work());
+}
+
+/// A share of two that were dealt, read back.
+pub(super) fn read_back(bench: &Bench) -> ConfirmRekeyRequest {
+    let (holders, private) = holders();
+    let dealt = bench.service.keys().dealing().deal(&holders, 2, bench.now()).unwrap();
+    ConfirmRekeyRequest { share: open(&private[1], &dealt[1]).unwrap().to_string() }
+}
+
+fn holders() -> (Vec<HolderKey>, Vec<Key>) {
+    let private = [1, 2].map(|byte| Key::init_with_mut(|key: &mut [u8; 32]| *key = [byte; 32]));
+    (private.iter().map(|key| HolderKey::of(key).unwrap()).collect(), private.into())
 }
 
 async fn status(bench: &Bench) -> KeyStatusResponse {
@@ -95,7 +110,7 @@ async fn each_change_of_keys_is_recorded_with_the_number_that_it_has() {
     rotate(&bench).await;
     rewrap(&bench).await;
     until_rewrapped(&bench).await;
-    bench.service.rekey(bench.root.asks(RekeyRequest {})).await.unwrap();
+    bench.service.rekey(bench.root.asks(RekeyRequest::default())).await.unwrap();
     let mut intended = Vec::new();
     for record in bench.records() {
         match record.event {
@@ -200,7 +215,7 @@ async fn a_rekey_changes_what_opens_the_store_and_nothing_else() {
     let bench = Bench::new().await;
     put(&bench, "kv/s/0").await;
     let before = bench.stored();
-    let answer = bench.service.rekey(bench.root.asks(RekeyRequest {})).await.unwrap().into_inner();
+    let answer = bench.service.rekey(bench.root.asks(RekeyRequest::default())).await.unwrap().into_inner();
     assert_eq!(answer.locked_with, "a key (file or credential)");
     let changed: Vec<u8> = bench
         .stored()
@@ -216,5 +231,67 @@ async fn a_rekey_changes_what_opens_the_store_and_nothing_else() {
     // It goes on: a rotation seals for the new key, and the same key again changes nothing.
     rotate(&bench).await;
     assert_eq!(Vault::open(bench.store.clone(), &FixedKey(2)).await.unwrap().keyring().terms(), vec![1, 2]);
-    assert_eq!(code(bench.service.rekey(bench.root.asks(RekeyRequest {})).await), Code::InvalidArgument);
+    assert_eq!(
+        code(bench.service.rekey(bench.root.asks(RekeyRequest::default())).await),
+        Code::InvalidArgument
+    );
+}
+
+#[tokio::test]
+async fn a_rekey_waits_for_another_administrator_once_two_keep_the_keys() {
+    let bench = Bench::new().await;
+    let bob = bench.operator("bob", &[Role::Keys]).await;
+    // One alone may start a term and seal anew: who can read what stays as it is.
+    rotate(&bench).await;
+    rewrap(&bench).await;
+    until_rewrapped(&bench).await;
+    let waits = bench.service.rekey(bench.root.asks(RekeyRequest::default())).await.unwrap().into_inner();
+    let id = waits.change.unwrap().proposal;
+    assert!(!id.is_empty() && waits.locked_with.is_empty());
+    let opens = async |byte| Vault::open(bench.store.clone(), &FixedKey(byte)).await.map(drop);
+    assert_eq!((opens(1).await, opens(2).await), (Ok(()), Err(StoreError::KeyringRefused)));
+    let approve = |id: &str| ApprovePendingRequest { id: id.into(), ..Default::default() };
+    let own = bench.service.approve_pending(bench.root.asks(approve(&id))).await;
+    assert_eq!(code(own), Code::FailedPrecondition);
+    // The keyring that was agreed on is another one now.
+    rotate(&bench).await;
+    let stale = bench.service.approve_pending(bob.asks(approve(&id))).await;
+    assert_eq!(code(stale), Code::FailedPrecondition);
+    let again = bench.service.rekey(bench.root.asks(RekeyRequest::default())).await.unwrap().into_inner();
+    let id = again.change.unwrap().proposal;
+    let made = bench.service.approve_pending(bob.asks(approve(&id))).await.unwrap().into_inner();
+    assert!(made.proposal.is_empty() && made.commit > 0);
+    assert_eq!((opens(1).await, opens(2).await), (Err(StoreError::KeyringRefused), Ok(())));
+    assert_eq!(code(bench.service.approve_pending(bob.asks(approve(&id))).await), Code::NotFound);
+}
+
+#[tokio::test]
+async fn shares_that_were_dealt_lock_the_store_once_enough_were_read_back() {
+    let bench = Bench::new().await;
+    let (holders, private) = holders();
+    let named = RekeyRequest {
+        holders: vec![ShareHolder { name: "hana".into(), key: holders[0].text() }],
+        threshold: 2,
+    };
+    assert_eq!(code(bench.service.rekey(bench.root.asks(named)).await), Code::InvalidArgument);
+    let dealt = bench.service.keys().dealing().deal(&holders, 2, bench.now()).unwrap();
+    let before = bench.stored();
+    let shares = [0, 1].map(|index: usize| open(&private[index], &dealt[index]).unwrap().to_string());
+    let confirm = async |share: &str| {
+        bench.service.confirm_rekey(bench.root.asks(ConfirmRekeyRequest { share: share.into() })).await
+    };
+    assert_eq!(code(confirm("pcs1-0").await), Code::InvalidArgument);
+    let first = confirm(&shares[0]).await.unwrap().into_inner();
+    assert_eq!((first.have, first.needed, first.change), (1, 2, None));
+    assert!(status(&bench).await.dealt.ends_with("1 of 2 read back"));
+    assert_eq!(bench.stored(), before);
+    let last = confirm(&shares[1]).await.unwrap().into_inner();
+    assert!(last.locked_with.starts_with("2 of 2 shares") && last.change.unwrap().commit > 0);
+    assert_eq!(code(confirm(&shares[1]).await), Code::FailedPrecondition);
+    let old = Vault::open(bench.store.clone(), &FixedKey(1)).await.map(drop);
+    assert_eq!(old, Err(StoreError::KeyringRefused));
+    let records = format!("{:?}", bench.records());
+    assert!(shares.iter().all(|share| !records.contains(&share[40..70])));
+    let debug = format!("{:?}", ConfirmRekeyRequest { share: shares[0].clone() });
+    assert!(!debug.contains(&shares[0][40..70]), "{debug}");
 }
