@@ -65,9 +65,9 @@ fn opened(file: &Path) -> Result<(), KeySourceError> {
     Ok(())
 }
 
-/// A holder has no data directory: its key file stands nowhere below itself.
+/// A holder has no data directory; the one that is named in its place holds no key file.
 fn key_file(file: &Path) -> KeyFile {
-    KeyFile::new(file, &file.join("data"))
+    KeyFile::new(file, &file.with_extension("data"))
 }
 
 /// A sealed share has some 350 characters.

@@ -1,7 +1,10 @@
 //! Keys: each source with the real program, and what `admin key` does while it serves.
 
+use crate::probe::get;
 use crate::world::{OPEN, Place, World, portcullis, run, run_with_input, until, write};
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 const PASSPHRASE: &str = "correct horse battery staple";
 const KEY_LINE: &str = "key_file = \"store.key\"";
@@ -169,6 +172,10 @@ fn a_sealed_broker_releases_nothing_until_enough_shares_are_given() {
         "{}",
         refused.stderr
     );
+    // Probes: it lives, and nobody is to be sent to it.
+    let ready = |world: &World| get(&world.operations_address, "/readyz").unwrap().0;
+    assert_eq!(get(&world.operations_address, "/livez").unwrap().0, 200);
+    assert_eq!(ready(&world), 503);
     assert!(unseal(&world, &shares[4]).must(0).text().contains("1 of 3 shares are in"));
     // What is mistyped, given twice or not a share at all changes nothing.
     let last = shares[0].chars().last().unwrap();
@@ -181,6 +188,7 @@ fn a_sealed_broker_releases_nothing_until_enough_shares_are_given() {
     assert!(unseal(&world, &shares[0]).must(0).text().contains("unsealed"));
     until("it serves", || world.admin(&["key", "status"]).code == 0);
     assert!(status(&world)["locked_with"].as_str().unwrap().starts_with("3 of 5 shares"));
+    assert_eq!(ready(&world), 200);
     put(&world, OPEN);
     world.admin(&["key", "rotate"]).must(0);
     assert!(unseal(&world, &shares[2]).must(1).stderr.contains("not sealed"));
@@ -245,4 +253,231 @@ fn altered(share: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes[..body]);
     bytes[body..].copy_from_slice(&digest.as_ref()[..5]);
     format!("pcs1-{}", hex::encode(bytes))
+}
+
+/// Whether the broker starts with this key source.
+fn opens(world: &World, source: &str) -> bool {
+    let text = fs::read_to_string(world.configuration()).unwrap();
+    let other = |line: &str| !line.starts_with("key_file") && !line.starts_with("key_source");
+    let mut lines: Vec<&str> = text.lines().filter(|line| other(line)).collect();
+    let at = lines.iter().position(|line| *line == "[storage]").unwrap();
+    let line = format!("key_source = \"{source}\"");
+    lines.insert(at + 1, &line);
+    write(&world.configuration(), lines.join("\n"), 0o644);
+    let mut child = world.serve().stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let _ended = child.kill();
+    child.wait().unwrap();
+    write(&world.configuration(), text, 0o644);
+    !said.is_empty()
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_rekey_leaves_exactly_one_key_that_opens() {
+    let mut world = World::bare();
+    put(&world, OPEN);
+    world.stop();
+    let next = world.path("etc/next.key");
+    world.reconfigure(KEY_LINE, &format!("{KEY_LINE}\nkey_source_next = \"file:{next}\""));
+    let present = world.path("etc/store.key");
+    for (round, delay) in [0_u64, 4, 8, 16, 32].into_iter().enumerate() {
+        let digits = format!("{:02x}", 0x20 + round).repeat(32);
+        write(&world.at("etc/next.key"), digits, 0o600);
+        world.start();
+        let mut command = world.admin_command("etc/ada", &["key", "rekey"]);
+        let mut asked = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        world.kill();
+        asked.wait().unwrap();
+        let opened = ["file:store.key", "file:next.key"].map(|source| opens(&world, source));
+        assert!(opened[0] != opened[1], "round {round}: {opened:?}");
+        // With both in the configuration it starts whatever happened.
+        world.start();
+        world.admin(&["secret", "describe", OPEN]).must(0);
+        world.stop();
+        if opened[1] {
+            fs::rename(&next, &present).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_missing_or_open_to_others_starts_nothing_and_changes_nothing() {
+    let mut world = World::bare();
+    put(&world, OPEN);
+    world.stop();
+    credential(&world, "store.key", &fs::read_to_string(world.at("etc/store.key")).unwrap());
+    world.reconfigure(KEY_LINE, "key_source = \"credential:store.key\"");
+    let stored = || {
+        let mut files = Vec::new();
+        crate::world::files_below(&world.at("var"), &mut files);
+        files.sort();
+        files.iter().map(|file| (file.clone(), fs::read(file).unwrap())).collect::<Vec<_>>()
+    };
+    let before = stored();
+    let file = world.at("credentials/store.key");
+    let refused = |mode: u32, because: &str| {
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        world.does_not_start(because);
+    };
+    refused(0o444, "can be read by others");
+    refused(0o620, "written by more than its owner");
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    fs::rename(&file, world.at("away")).unwrap();
+    world.does_not_start("No such file");
+    credential(&world, "store.key", &"5d".repeat(32));
+    world.does_not_start("does not open the keyring");
+    assert!(stored() == before, "a start that was refused changed something");
+    fs::remove_file(&file).unwrap();
+    fs::rename(world.at("away"), &file).unwrap();
+    world.start();
+    world.admin(&["secret", "describe", OPEN]).must(0);
+}
+
+/// Each holder's file, and what `--holder` says of it.
+fn holders(world: &World) -> Vec<String> {
+    ["hana", "hugo", "hera"]
+        .map(|name| {
+            let made = run(portcullis().args(["holder", "new", &world.path(name)])).must(0).text();
+            format!("{name}={}", made.trim())
+        })
+        .into()
+}
+
+/// A change's shares, each opened by its holder.
+fn opened(world: &World, change: &serde_json::Value) -> Vec<String> {
+    let shares = change["shares"].as_array().unwrap();
+    let open = |one: &serde_json::Value| {
+        let file = world.path(one["holder"].as_str().unwrap());
+        let sealed = one["share"].as_str().unwrap();
+        let ended = run_with_input(portcullis().args(["holder", "open", &file]), sealed.as_bytes());
+        ended.must(0).text().trim().to_owned()
+    };
+    shares.iter().map(open).collect()
+}
+
+#[test]
+fn shares_are_dealt_while_serving_each_for_its_holder_and_open_the_store_once_read_back() {
+    let mut world = World::bare();
+    put(&world, OPEN);
+    world.stop();
+    world.reconfigure(KEY_LINE, &format!("{KEY_LINE}\nkey_source_next = \"shares\""));
+    world.start();
+    let holders = holders(&world);
+    assert!(world.admin(&["key", "rekey"]).must(64).stderr.contains("name their holders"));
+    let mut rekey = vec!["key", "rekey", "--threshold", "2", "--output", "json"];
+    holders.iter().for_each(|holder| rekey.extend(["--holder", holder]));
+    let confirm = |world: &World, share: &str| {
+        world.admin_with_input(&["key", "confirm", "--output", "json"], share.as_bytes())
+    };
+    let shares = opened(&world, &world.admin(&rekey).must(0).json()["change"]);
+    // Another's share is nobody else's to open.
+    let text = world.admin(&[&rekey[..4], &rekey[6..]].concat()).must(0).text();
+    let sealed = text.lines().find_map(|line| line.strip_prefix("for hana: ")).unwrap().to_owned();
+    let foreign =
+        run_with_input(portcullis().args(["holder", "open", &world.path("hugo")]), sealed.as_bytes());
+    assert!(foreign.must(78).stderr.contains("another holder's"));
+    // What was dealt first is of no use since.
+    assert!(confirm(&world, &shares[0]).must(64).stderr.contains("of another set"));
+    // A broker that ends before enough were read back opens as before, and knows nothing of them.
+    let shares = opened(&world, &world.admin(&rekey).must(0).json()["change"]);
+    assert_eq!(confirm(&world, &shares[2]).must(0).json()["have"], 1);
+    assert!(status(&world)["dealt"].as_str().unwrap().ends_with("1 of 2 read back"));
+    world.kill();
+    world.start();
+    assert!(confirm(&world, &shares[0]).must(75).stderr.contains("no shares wait"));
+    let shares = opened(&world, &world.admin(&rekey).must(0).json()["change"]);
+    confirm(&world, &shares[0]).must(0);
+    let locked = confirm(&world, &shares[1]).must(0).json();
+    assert!(locked["locked_with"].as_str().unwrap().starts_with("2 of 3 shares"), "{locked}");
+    assert_eq!(status(&world)["dealt"], "");
+    world.operator("nora", 3_600_000);
+    let certificate = world.path("nora.pem");
+    let put_nora = ["administrator", "put", "nora", "--certificate", &certificate, "--days", "9"];
+    world.admin(&[&put_nora[..], &["--role", "secrets"]].concat()).must(0);
+    let mut command = world.admin_command("nora", &["key", "confirm"]);
+    assert!(run_with_input(&mut command, shares[2].as_bytes()).must(77).stderr.contains("ROLE_MISSING"));
+    // The old key opens nothing any more; the shares do, any two of them.
+    world.stop();
+    assert!(!opens(&world, "file:store.key"));
+    world.start();
+    assert!(unseal(&world, &shares[2]).must(0).text().contains("1 of 2 shares are in"));
+    assert!(unseal(&world, &shares[0]).must(0).text().contains("unsealed"));
+    until("it serves", || world.admin(&["key", "status"]).code == 0);
+    world.admin(&["secret", "describe", OPEN]).must(0);
+    let log = fs::read_to_string(world.at("broker.log")).unwrap();
+    let records = world.records(&[]).iter().map(ToString::to_string).collect::<String>();
+    assert!(records.contains("\"hana\"") && records.contains("2 of 3 shares, dealt"), "{records}");
+    for share in &shares {
+        assert!(!log.contains(&share[30..60]) && !records.contains(&share[30..60]));
+    }
+    assert!(!records.contains("pce1-"));
+}
+
+#[test]
+fn a_rekey_waits_for_a_second_administrator_once_there_is_one() {
+    let mut world = World::bare();
+    world.stop();
+    world.reconfigure(KEY_LINE, &format!("{KEY_LINE}\nkey_source_next = \"shares\""));
+    world.start();
+    world.operator("kit", 3_600_000);
+    let certificate = world.path("kit.pem");
+    let put_kit = ["administrator", "put", "kit", "--certificate", &certificate, "--days", "9"];
+    world.admin(&[&put_kit[..], &["--role", "keys"]].concat()).must(0);
+    let holders = holders(&world);
+    let mut rekey = vec!["key", "rekey", "--threshold", "2", "--output", "json"];
+    holders.iter().for_each(|holder| rekey.extend(["--holder", holder]));
+    let waits = world.admin(&rekey).must(0).json();
+    assert!(waits["change"]["shares"].as_array().unwrap().is_empty());
+    let id = waits["change"]["proposal"].as_str().unwrap();
+    let shown = world.admin_as("kit", &["pending", "show", id]).must(0).text();
+    assert!(holders.iter().all(|holder| shown.contains(holder.split_once('=').unwrap().1)), "{shown}");
+    world.admin(&["pending", "approve", id]).must(75);
+    let made = world.admin_as("kit", &["pending", "approve", id, "--output", "json"]).must(0).json();
+    let shares = opened(&world, &made);
+    assert_eq!(shares.len(), 3);
+    for share in &shares[1..] {
+        world.admin_with_input(&["key", "confirm"], share.as_bytes()).must(0);
+    }
+    assert!(status(&world)["locked_with"].as_str().unwrap().starts_with("2 of 3 shares"));
+}
+
+#[test]
+fn an_administrator_is_recovered_with_a_passphrase_and_with_shares() {
+    let (mut world, shares) = sealed();
+    assert_eq!(world.stop(), Some(0));
+    world.operator("carol", 3_600_000);
+    let recover = |world: &World, input: &[String]| {
+        let (directory, certificate) = (world.path("etc"), world.path("carol.pem"));
+        let mut command = portcullis();
+        command.args(["init", "--directory", &directory, "--administrator", "carol"]);
+        command.args(["--recover-admin", &certificate, "--administrator-days", "9"]);
+        run_with_input(&mut command, input.join("\n").as_bytes())
+    };
+    assert!(recover(&world, &shares[..2]).must(78).stderr.contains("no share was given"));
+    let wrong = [altered(&shares[0]), shares[1].clone(), shares[2].clone()];
+    assert!(recover(&world, &wrong).must(78).stderr.contains("does not open the keyring"));
+    assert!(recover(&world, &shares[2..]).must(0).text().contains("`carol` is an administrator"));
+    world.start();
+    for share in &shares[..3] {
+        unseal(&world, share).must(0);
+    }
+    until("it serves", || world.admin_as("carol", &["key", "status"]).code == 0);
+    let place = Place::unmade();
+    let init = |more: &[&str], input: &str| {
+        let mut command = place.init();
+        run_with_input(command.args(more), input.as_bytes())
+    };
+    init(&["--key-source", "passphrase:fd:0"], &format!("{PASSPHRASE}\n")).must(0);
+    place.operator("carol", 3_600_000);
+    let with = |passphrase: &str| {
+        let (directory, certificate) = (place.path("etc"), place.path("carol.pem"));
+        let mut command = portcullis();
+        command.args(["init", "--directory", &directory, "--administrator", "carol"]);
+        command.args(["--recover-admin", &certificate, "--administrator-days", "9"]);
+        run_with_input(&mut command, passphrase.as_bytes())
+    };
+    assert!(with("correct horse battery stable\n").must(78).stderr.contains("does not open the keyring"));
+    with(&format!("{PASSPHRASE}\n")).must(0);
 }
