@@ -14,7 +14,7 @@ use tonic::Code;
 
 /// Lets a rewrap under way come to its end.
 pub(super) async fn until_rewrapped(bench: &Bench) {
-    for _ in 0..10_000 {
+    for _ in 0..60_000 {
         if !bench.service.keys().work().running {
             return;
         }
@@ -139,9 +139,11 @@ async fn writes_and_reads_go_on_during_a_rewrap() {
     while bench.service.keys().work().running {
         put(&bench, &format!("kv/s/{}", rounds % 60)).await;
         all_open(&bench, 60).await;
-        crate::store::marks::raise(bench.registry.vault(), "mark", &[rounds as u8 + 1]).await.unwrap();
+        crate::store::marks::raise(bench.registry.vault(), "mark", &(rounds as u32 + 1).to_be_bytes())
+            .await
+            .unwrap();
         rounds += 1;
-        assert!(rounds < 200, "{:?}", bench.service.keys().work());
+        assert!(rounds < 50_000, "{:?}", bench.service.keys().work());
         tokio::task::yield_now().await;
     }
     assert!(rounds > 1, "nothing was written meanwhile");
