@@ -1,7 +1,7 @@
 //! The one binary; everything is in the library.
 
 use clap::{CommandFactory, Parser, Subcommand};
-use portcullis::cli::{admin, agent, audit, completions, demo, exec, exit, get, init, serve, verify};
+use portcullis::cli::{admin, agent, audit, completions, demo, exec, exit, get, holder, init, serve, verify};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -29,6 +29,7 @@ enum Command {
     Audit(audit::Args),
     Verify(Box<verify::Args>),
     Init(init::Args),
+    Holder(holder::Args),
     Demo(demo::Args),
     Completions(completions::Args),
 }
@@ -62,6 +63,7 @@ async fn run(command: Command) -> u8 {
             Command::Audit(args) => audit::run(args).await,
             Command::Verify(args) => verify::run(*args).await,
             Command::Init(args) => init::run(args).await,
+            Command::Holder(args) => holder::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Completions(args) => completions::run(&args, Arguments::command()),
         }

@@ -26,7 +26,7 @@ pub mod record;
 pub mod sled;
 pub mod vault;
 
-pub use vault::{Kind, Opened, Vault};
+pub use vault::{Kind, NextKeyring, Opened, Vault};
 
 /// A key and its value.
 #[derive(Clone, PartialEq, Eq)]
@@ -140,6 +140,9 @@ pub enum StoreError {
     /// The key source's key does not open the keyring: it is another key, or the keyring is damaged.
     #[error("this key does not open the keyring: it is another store's key, or the keyring is damaged")]
     KeyringRefused,
+    /// The new key is the present one.
+    #[error("the next key source gives the key that is in use already: nothing would be changed")]
+    SameKey,
 }
 
 /// An ordered map of bytes with compare-and-swap transactions, each durable when acknowledged. Every wait is bounded

@@ -29,6 +29,7 @@ mod exec;
 mod figures;
 mod get;
 mod import;
+mod key;
 mod hold;
 mod operations;
 mod people;

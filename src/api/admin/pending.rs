@@ -10,7 +10,7 @@
 use super::access::{Caller, Verb};
 use super::answer::{self, Refusal};
 use super::{
-    AdminService, administrators, attestation, import, listing, nodes, policy, reference, revocations,
+    AdminService, administrators, attestation, import, keys, listing, nodes, policy, reference, revocations,
 };
 use super::{secrets, trust, two_persons, written};
 use crate::audit::random_id;
@@ -430,6 +430,7 @@ proposable! {
     AcceptBundle: AcceptBundleRequest, trust::accept_bundle, |answer| accepted(answer);
     PutAdministrator: PutAdministratorRequest, administrators::put, |answer| answer;
     SetTwoPersons: SetTwoPersonsRequest, two_persons::set, |answer| answer;
+    Rekey: RekeyRequest, keys::rekey, |answer| answer.change.unwrap_or_default();
 }
 
 fn accepted(answer: AcceptResponse) -> ChangeResponse {

@@ -10,6 +10,7 @@ mod apply;
 mod collateral;
 mod explain;
 mod failure;
+mod key;
 mod link;
 mod node;
 mod operations;
@@ -85,6 +86,9 @@ enum Command {
     /// Put, list and remove administrators.
     #[command(subcommand)]
     Administrator(administrator::Command),
+    /// Rotate, rewrap and rekey the store's own keys.
+    #[command(subcommand)]
+    Key(key::Command),
     /// List, show, approve, reject and withdraw changes that wait for a second person.
     #[command(subcommand)]
     Pending(pending::Command),
@@ -124,6 +128,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Status(command) => trust::status(command, &operators).await,
         Command::Explain(command) => explain::run(command, &operators).await,
         Command::Administrator(command) => administrator::run(command, &operators).await,
+        Command::Key(command) => key::run(command, &operators).await,
         Command::Pending(command) => pending::run(command, &operators).await,
         Command::TwoPersons(command) => pending::two_persons(command, &operators).await,
         Command::Apply(command) => apply::run(command, &operators).await,
