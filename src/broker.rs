@@ -193,6 +193,9 @@ impl Broker {
         if !self.recorder.log().healthy() {
             return Some(Denial::AuditUnavailable);
         }
+        if self.recorder.is_withheld() {
+            return Some(Denial::RestoreNotAccepted);
+        }
         None
     }
 

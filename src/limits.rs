@@ -385,3 +385,23 @@ pub const DCAP_COLLATERAL_BYTES: usize = 64 * 1024;
 pub const DCAP_ENDORSEMENTS: usize = 4;
 /// An issuer chain in a header of the PCS, bytes, percent-encoded: two certificates take some 2.5 KB.
 pub const DCAP_ISSUER_CHAIN_BYTES: usize = 8 * 1024;
+
+// Backup and restore.
+
+/// Entries that a backup reads at once, while commits wait: with values of 28 KiB a few milliseconds.
+pub const BACKUP_PAGE: usize = 64;
+/// Keys that were changed since a backup read them, and wait to be read again: some 5 MiB.
+pub const BACKUP_CHANGED: usize = 65_536;
+/// Pages of such keys after which a backup gives up: a million changes while one store is read.
+pub const BACKUP_CATCH_UP: usize = 16_384;
+/// A backup's piece on the wire, bytes: far under a message, and few enough of them.
+pub const BACKUP_PIECE_BYTES: usize = 256 * 1024;
+/// One frame's body in a backup, bytes: the largest value, its key, and their lengths.
+pub const BACKUP_FRAME_BYTES: usize = STORE_TRANSACTION_BYTES + STORE_KEY_BYTES + 16;
+/// How far commit numbers jump at a restore: more commits than a store makes between two records that name its number, so that
+/// no number of the store that was replaced is given again.
+pub const RESTORE_NUMBERS: u64 = 1_000_000_000;
+/// Lines of a restore's report that are kept, and bytes of one.
+pub const RESTORE_REPORT_LINES: usize = 1_000;
+/// Bytes of one of them.
+pub const RESTORE_REPORT_LINE_BYTES: usize = 600;

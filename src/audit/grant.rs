@@ -8,6 +8,7 @@ use crate::evidence::VerifiedEvidence;
 use crate::limits;
 use crate::policy::{Permit, Permitted};
 use crate::time::{BootTime, Now, WallTime};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Writes decisions, and nothing leaves before it has.
@@ -16,6 +17,8 @@ pub struct Recorder {
     boot_id: String,
     /// Releases whose record is in doubt: they were denied, so a second record takes them back once the log works.
     in_doubt: Mutex<Vec<Event>>,
+    /// The store was restored and that is not accepted: no release is recorded.
+    withheld: AtomicBool,
 }
 
 /// The decision to release is durable. It names lease, versions and epochs, ends in seconds, and is spent by value.
@@ -37,7 +40,7 @@ pub struct Grant {
 impl Recorder {
     /// A recorder over this log.
     pub fn new(log: Arc<Log>, boot_id: String) -> Self {
-        Recorder { log, boot_id, in_doubt: Mutex::new(Vec::new()) }
+        Recorder { log, boot_id, in_doubt: Mutex::new(Vec::new()), withheld: AtomicBool::new(false) }
     }
 
     /// The log.
@@ -45,9 +48,23 @@ impl Recorder {
         &self.log
     }
 
-    /// Records the release that `permit` permits. **Denies** `AuditUnavailable` where the record is not durable.
+    /// Records no release from now on (true), or again.
+    pub fn withhold(&self, withheld: bool) {
+        self.withheld.store(withheld, Ordering::SeqCst);
+    }
+
+    /// Whether no release is recorded because the store was restored.
+    pub fn is_withheld(&self) -> bool {
+        self.withheld.load(Ordering::SeqCst)
+    }
+
+    /// Records the release that `permit` permits. **Denies** `AuditUnavailable` where the record is not durable,
+    /// `RestoreNotAccepted` where the store was restored and that is not accepted.
     pub async fn record(&self, mut permit: Permit, now: Now) -> Result<Grant, Denied> {
         permit.evidence_mut().case_mut().stage = Stage::Audit;
+        if self.is_withheld() {
+            return Err(permit.into_case().deny(Denial::RestoreNotAccepted));
+        }
         let (Ok(decision_id), Ok(lease_id)) = (random_id(), random_id()) else {
             return Err(permit.into_case().deny(Denial::Defect));
         };

@@ -186,6 +186,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::LatchCleared { .. } => "latch-cleared",
         Event::Clock { .. } => "clock",
         Event::Input { .. } => "input",
+        Event::Mark { .. } => "mark",
         Event::Started { .. } => "started",
         Event::Stopped {} => "stopped",
     }
@@ -267,6 +268,9 @@ fn summary(record: &Record) -> String {
         Event::LatchCleared { key, by } => format!("{kind} {whom} {} by {by}", key.secret),
         Event::Clock { state } => format!("{kind} {state}"),
         Event::Input { name, epoch, state } => format!("{kind} {name} epoch {epoch}: {state}"),
+        Event::Mark { name, value, lowered } => {
+            format!("{kind} {name} {value}{}", if *lowered { " (lowered)" } else { "" })
+        }
         Event::Started { version, commit } => format!("{kind} {version} commit {commit}"),
         Event::Stopped {} => kind.to_owned(),
     }
@@ -356,6 +360,7 @@ pub mod tests {
             with(12, Event::Input { name: "bundle".into(), epoch: 2, state: "read".into() }),
             with(13, Event::Started { version: "0.1.0".into(), commit: 0 }),
             with(14, Event::Stopped {}),
+            with(15, Event::Mark { name: "crl-number/ab".into(), value: "07".into(), lowered: true }),
         ]
     }
 
@@ -393,7 +398,7 @@ pub mod tests {
             records(&place.path, filter).unwrap().map(|found| found.unwrap().0.0).collect()
         };
         let all = Filter::default;
-        assert_eq!(found(all()), (0..15).collect::<Vec<_>>());
+        assert_eq!(found(all()), (0..16).collect::<Vec<_>>());
         let identity = |text: &str| Filter { identity: Some(IdPattern::parse(text).unwrap()), ..all() };
         assert_eq!(found(identity("spiffe://example.org/web/*")), [0]);
         assert_eq!(found(identity(PAY)), [2, 3, 4, 10]);

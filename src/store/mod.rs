@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::fmt;
 
+pub mod backup;
 mod chunks;
 mod committer;
 mod files;
@@ -24,8 +25,10 @@ pub(crate) mod memory;
 pub mod record;
 pub mod sled;
 pub mod vault;
+mod watched;
 
 pub use vault::{Kind, Opened, Vault};
+pub use watched::{Export, Part};
 
 /// A key and its value.
 #[derive(Clone, PartialEq, Eq)]

@@ -38,16 +38,20 @@ impl SledStore {
     /// Makes an empty store in `directory`, which is made too where it is missing, and opens it.
     /// Errs `Exists` where there is anything of a store in it already.
     pub fn create(directory: &Path) -> Result<Self, StoreError> {
+        SledStore::create_at(directory, StoreId::random()?, CommitNumber(0))
+    }
+
+    /// As [`SledStore::create`], for what is restored: of that id, and its first commit is the one after `last`.
+    pub fn create_at(directory: &Path, id: StoreId, last: CommitNumber) -> Result<Self, StoreError> {
         make_directory(directory).map_err(unavailable)?;
         let lock = lock(directory)?;
         if marker(directory).exists() || engine_directory(directory).exists() {
             return Err(StoreError::Exists);
         }
-        let id = StoreId::random()?;
         let db = open_engine(directory)?;
         let mut batch = ::sled::Batch::default();
         batch.insert(chunks::FORMAT_KEY, format_record(id));
-        batch.insert(chunks::COMMIT_KEY, &0_u64.to_be_bytes());
+        batch.insert(chunks::COMMIT_KEY, &last.0.to_be_bytes());
         db.apply_batch(batch).and_then(|()| db.flush()).map_err(|error| chunks::from_sled(&error))?;
         let sync = log_sync(directory).map_err(unavailable)?;
         sync().map_err(unavailable)?;

@@ -8,6 +8,7 @@
 use super::keyring::Keyring;
 use super::keysource::KeySource;
 use super::record::{self, Place, damaged};
+use super::watched::{Export, Watched};
 use super::{CommitNumber, Entry, Expect, Store, StoreError, Transaction};
 use crate::limits;
 use std::fmt;
@@ -62,6 +63,8 @@ kinds! {
 /// Typed access to a store: seals on the way in, opens on the way out.
 pub struct Vault {
     store: Arc<dyn Store>,
+    /// The same, as a backup sees it.
+    watched: Arc<Watched>,
     keyring: Keyring,
     /// Held for writing by a [`Turn`], for reading by every other commit, so that a number once named is had.
     turns: RwLock<()>,
@@ -89,6 +92,8 @@ pub struct Page {
 impl Vault {
     /// Makes the keyring of an empty store. Errs `Exists` where it has one.
     pub async fn create(store: Arc<dyn Store>, source: &dyn KeySource) -> Result<Self, StoreError> {
+        let watched = Arc::new(Watched::new(store));
+        let store: Arc<dyn Store> = watched.clone();
         let keyring = Keyring::generate(store.id())?;
         let transaction = Transaction {
             checks: vec![(KEYRING_KEY.to_vec(), Expect::Absent)],
@@ -99,19 +104,31 @@ impl Vault {
             StoreError::Conflict => StoreError::Exists,
             other => other,
         })?;
-        Ok(Vault { store, keyring, turns: RwLock::new(()) })
+        Ok(Vault { store, watched, keyring, turns: RwLock::new(()) })
     }
 
     /// Opens the keyring. **Denies** `Damaged` where there is none, `KeyringRefused`, `KeySource`; never makes a new one.
     pub async fn open(store: Arc<dyn Store>, source: &dyn KeySource) -> Result<Self, StoreError> {
+        let watched = Arc::new(Watched::new(store));
+        let store: Arc<dyn Store> = watched.clone();
         let sealed = store.get(KEYRING_KEY).await?.ok_or_else(|| damaged("the store has no keyring"))?;
         let keyring = Keyring::open(store.id(), source, &sealed)?;
-        Ok(Vault { store, keyring, turns: RwLock::new(()) })
+        Ok(Vault { store, watched, keyring, turns: RwLock::new(()) })
     }
 
     /// The engine below.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Begins to copy everything as it is stored: ciphertext, names hidden.
+    pub async fn export(&self) -> Result<Export, StoreError> {
+        self.watched.export().await
+    }
+
+    /// A MAC over `text` that only who has this store's keys can make; the same in every term.
+    pub fn vouch(&self, text: &str) -> String {
+        hex::encode(self.keyring.hide(VOUCHED, text))
     }
 
     /// The store key of a fact: the kind's code and an HMAC of the name.
@@ -291,6 +308,8 @@ async fn bounded<T>(wait: impl Future<Output = T>) -> Result<T, StoreError> {
 }
 
 const KEYRING_KEY: &[u8] = &[0];
+/// No kind has this code, so what is vouched for is no record's name.
+const VOUCHED: u8 = 0xff;
 
 #[cfg(test)]
 mod tests {

@@ -66,6 +66,7 @@ impl Recovered {
             | Event::AdminRead { .. }
             | Event::Clock { .. }
             | Event::Input { .. }
+            | Event::Mark { .. }
             | Event::Started { .. }
             | Event::Stopped {} => {}
         }
