@@ -7,11 +7,15 @@
 pub mod administrator;
 mod change;
 mod load;
+mod replay;
+mod restore;
 
 pub use load::{POLICY, StoredRevocation};
 
 pub use administrator::{Administrator, Administrators, Role};
 pub use change::{Change, ChangeError, Changed, enrol_first};
+pub use replay::Since;
+pub use restore::{Restored, conclude, narrow, not_accepted, prepare_acceptance};
 
 use crate::broker::Broker;
 use crate::store::vault::Vault;

@@ -23,7 +23,7 @@ mod written;
 mod tests;
 
 pub use access::{Effect, Verb};
-pub use trust::HIGHEST_TIME;
+pub use crate::store::marks::HIGHEST_TIME;
 
 use crate::limits;
 use crate::proto::admin::admin_server::{Admin, AdminServer};

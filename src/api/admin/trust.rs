@@ -9,7 +9,8 @@ use crate::audit::record::Event;
 use crate::proto::admin::accept_crl_request::Issuer;
 use crate::proto::admin::*;
 use crate::spiffe::TrustDomain as Domain;
-use crate::store::{Kind, marks};
+use crate::store::marks::{self, HIGHEST_TIME};
+use crate::store::Kind;
 use crate::time::Now;
 use crate::transport::DomainStatus;
 use crate::transport::trust::AcceptError;
@@ -189,6 +190,3 @@ fn not_accepted(error: &AcceptError) -> Status {
         AcceptError::Denied(_) | AcceptError::Marks(_) => answer::refuse(answer::Refusal::Unavailable, error),
     }
 }
-
-/// The mark of the highest wall time ever seen: 8 bytes, big-endian, milliseconds. The running broker raises it.
-pub const HIGHEST_TIME: &str = "clock/highest";

@@ -1,0 +1,1 @@
+//! What the log says since a backup.
