@@ -1,7 +1,7 @@
 //! The one binary; everything is in the library.
 
 use clap::{Parser, Subcommand};
-use portcullis::cli::{admin, agent, audit, demo, exec, exit, get, init, serve, verify};
+use portcullis::cli::{admin, agent, audit, backup, demo, exec, exit, get, init, restore, serve, verify};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -30,6 +30,8 @@ enum Command {
     Verify(Box<verify::Args>),
     Init(init::Args),
     Demo(demo::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +64,8 @@ async fn run(command: Command) -> u8 {
             Command::Verify(args) => verify::run(*args).await,
             Command::Init(args) => init::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::Backup(args) => backup::run(args).await,
+            Command::Restore(args) => restore::run(args).await,
         }
     });
     task.await.unwrap_or(exit::INTERNAL)

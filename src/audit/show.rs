@@ -97,6 +97,23 @@ pub fn records(directory: &Path, filter: Filter) -> Result<Records, ShowError> {
     Ok(Records { segments, reader: None, sequence: 0, filter })
 }
 
+/// Reads a log from record `from` on; earlier segments are not opened.
+pub fn records_from(
+    directory: &Path,
+    from: u64,
+) -> Result<impl Iterator<Item = Result<(Sequence, Record), ShowError>>, ShowError> {
+    let mut segments = VecDeque::from(segment::list(directory)?);
+    let later = |path: &Path| Reader::open(path).is_ok_and(|reader| reader.header().first <= from);
+    while segments.get(1).is_some_and(|(_, path)| later(path)) {
+        segments.pop_front();
+    }
+    let records = Records { segments, reader: None, sequence: 0, filter: Filter::default() };
+    let earlier = move |found: &Result<(Sequence, Record), ShowError>| {
+        found.as_ref().is_ok_and(|(sequence, _)| sequence.0 < from)
+    };
+    Ok(records.skip_while(earlier))
+}
+
 impl Iterator for Records {
     type Item = Result<(Sequence, Record), ShowError>;
 

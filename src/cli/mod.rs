@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod agent;
 pub mod audit;
+pub mod backup;
 pub mod config;
 pub mod deliver;
 pub mod demo;
@@ -17,6 +18,7 @@ pub mod exit;
 pub mod get;
 pub mod init;
 pub mod launch;
+pub mod restore;
 pub mod serve;
 pub mod verify;
 pub mod workload;

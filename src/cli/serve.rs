@@ -6,6 +6,7 @@
 
 mod assemble;
 mod keep;
+mod marked;
 mod recover;
 
 pub use assemble::{Server, StartError};

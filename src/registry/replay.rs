@@ -34,7 +34,7 @@ pub struct Since {
     /// Verbs that changed something and are not known here.
     pub(super) unknown: BTreeMap<String, u64>,
     /// Changes since.
-    pub(super) changes: u64,
+    changes: u64,
 }
 
 /// What became of a secret.
@@ -67,6 +67,11 @@ impl Since {
     /// Nothing yet, since a backup at this commit number.
     pub fn new(commit: u64) -> Self {
         Since { commit, ..Since::default() }
+    }
+
+    /// How many changes there were.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Takes the next record.
@@ -194,8 +199,6 @@ fn texts(details: &Value, name: &str) -> impl Iterator<Item = String> {
     let all = details.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
     all.into_iter().filter_map(|one| one.as_str().map(str::to_owned))
 }
-
-
 
 #[cfg(test)]
 #[path = "replay_tests.rs"]

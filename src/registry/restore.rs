@@ -40,7 +40,8 @@ pub struct Restored {
 }
 
 impl Restored {
-    fn say(&mut self, line: String) {
+    /// Adds a line, cut to its bound.
+    pub fn say(&mut self, line: String) {
         if self.lines.len() >= limits::RESTORE_REPORT_LINES {
             self.more = self.more.saturating_add(1);
             return;
@@ -97,7 +98,8 @@ pub async fn narrow(
         narrowing.secret(path, secret).await?;
     }
     if since.policy {
-        let line = "the policy was replaced: none is in force, and nothing is permitted, until it is put anew";
+        let line =
+            "the policy was replaced: none is in force, and nothing is permitted, until it is put anew";
         narrowing.remove(Kind::Policy, super::POLICY, line).await?;
     }
     for name in &since.sets {
@@ -105,7 +107,8 @@ pub async fn narrow(
         narrowing.remove(Kind::ReferenceSet, name, &line).await?;
     }
     for name in &since.nodes {
-        let line = format!("node `{name}` was removed or enrolled anew: it is gone until it is enrolled again");
+        let line =
+            format!("node `{name}` was removed or enrolled anew: it is gone until it is enrolled again");
         narrowing.remove(Kind::Node, name, &line).await?;
     }
     for (key, administrator) in &since.administrators {

@@ -220,7 +220,12 @@ impl Kv {
 
     /// Prepares that version `version` was put and is lost: what is older is not released in its place, and its number is not
     /// given again.
-    pub async fn supersede(&self, path: &SecretPath, version: u64, now: WallTime) -> Result<Prepared, KvError> {
+    pub async fn supersede(
+        &self,
+        path: &SecretPath,
+        version: u64,
+        now: WallTime,
+    ) -> Result<Prepared, KvError> {
         let (previous, mut metadata) = self.current(path).await?;
         if version <= metadata.current {
             return Err(KvError::VersionUnknown);

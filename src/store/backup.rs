@@ -13,7 +13,9 @@
 //! under a key of the store: who has no key source can tell a cut or damaged stream, and who has it a forged one. It is
 //! ciphertext: names are HMACs, values are sealed, the keyring is sealed under the key source's key.
 
-use super::StoreError;
+use super::keyring::Keyring;
+use super::keysource::KeySource;
+use super::{StoreError, StoreId, vault};
 use crate::limits;
 use crate::time::WallTime;
 use aws_lc_rs::digest::{Context, SHA256};
@@ -156,6 +158,49 @@ impl Trailer {
         let made = vouch(&self.statement());
         let same: bool = subtle::ConstantTimeEq::ct_eq(made.as_bytes(), self.vouched.as_bytes()).into();
         same.then_some(()).ok_or(BackupError::NotVouched)
+    }
+}
+
+/// Reads a backup to its end; gives its trailer and the keyring in it, sealed.
+pub fn read_through<R: Read>(reader: &mut Reader<R>) -> Result<(Trailer, Option<Vec<u8>>), BackupError> {
+    let mut keyring = None;
+    loop {
+        match reader.next()? {
+            Next::Item(Item::Put(key, value)) if key == vault::KEYRING_KEY => keyring = Some(value),
+            Next::Item(_) => {}
+            Next::End(trailer) => return Ok((trailer, keyring)),
+        }
+    }
+}
+
+/// Holds a backup's MAC against the keys in it, which the key source must open.
+pub fn check_vouched(
+    head: &Head,
+    trailer: &Trailer,
+    keyring: Option<&[u8]>,
+    source: &dyn KeySource,
+) -> Result<(), VouchError> {
+    let store = head.store_id().ok_or(BackupError::NotVouched)?;
+    let keyring = Keyring::open(store, source, keyring.ok_or(BackupError::NotVouched)?)?;
+    Ok(trailer.check(|text| vault::vouch(&keyring, text))?)
+}
+
+/// Why it is not known to be made by a broker with the store's keys.
+#[derive(Debug, thiserror::Error)]
+pub enum VouchError {
+    /// The backup.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The key source, or the keyring.
+    #[error(transparent)]
+    Key(#[from] StoreError),
+}
+
+impl Head {
+    /// The store's id; none where it is none.
+    pub fn store_id(&self) -> Option<StoreId> {
+        let bytes = hex::decode(&self.store).ok()?;
+        bytes.try_into().ok().map(StoreId)
     }
 }
 
@@ -327,7 +372,14 @@ mod tests {
     #[test]
     fn a_backup_reads_back_and_its_mac_is_of_its_own_numbers() {
         let (items, trailer) = read(&written()).unwrap();
-        assert!(items == [Item::Put(b"a".into(), b"one".into()), Item::Put(b"b".into(), vec![7; 5000]), Item::Delete(b"a".into())]);
+        assert!(
+            items
+                == [
+                    Item::Put(b"a".into(), b"one".into()),
+                    Item::Put(b"b".into(), vec![7; 5000]),
+                    Item::Delete(b"a".into())
+                ]
+        );
         assert_eq!((trailer.commit, trailer.items), (41, 3));
         trailer.check(vouch).unwrap();
         let later = Trailer { commit: 42, ..trailer };
@@ -339,7 +391,10 @@ mod tests {
         let whole = written();
         for length in 0..whole.len() {
             let error = read(&whole[..length]).unwrap_err();
-            assert!(matches!(error, BackupError::Cut { .. } | BackupError::NotBackup | BackupError::Version), "{length}: {error}");
+            assert!(
+                matches!(error, BackupError::Cut { .. } | BackupError::NotBackup | BackupError::Version),
+                "{length}: {error}"
+            );
         }
     }
 
@@ -349,11 +404,16 @@ mod tests {
         for at in 0..whole.len() {
             let mut changed = whole.clone();
             changed[at] ^= 1;
-            assert!(Reader::open(changed.as_slice()).and_then(|(mut reader, _)| loop {
-                if let Next::End(_) = reader.next()? {
-                    return Ok(());
-                }
-            }).is_err(), "{at}");
+            assert!(
+                Reader::open(changed.as_slice())
+                    .and_then(|(mut reader, _)| loop {
+                        if let Next::End(_) = reader.next()? {
+                            return Ok(());
+                        }
+                    })
+                    .is_err(),
+                "{at}"
+            );
         }
     }
 

@@ -128,7 +128,7 @@ impl Vault {
 
     /// A MAC over `text` that only who has this store's keys can make; the same in every term.
     pub fn vouch(&self, text: &str) -> String {
-        hex::encode(self.keyring.hide(VOUCHED, text))
+        vouch(&self.keyring, text)
     }
 
     /// The store key of a fact: the kind's code and an HMAC of the name.
@@ -307,7 +307,12 @@ async fn bounded<T>(wait: impl Future<Output = T>) -> Result<T, StoreError> {
     waited.map_err(|_| StoreError::Unavailable("another change does not end".into()))
 }
 
-const KEYRING_KEY: &[u8] = &[0];
+/// The MAC of [`Vault::vouch`].
+pub(super) fn vouch(keyring: &Keyring, text: &str) -> String {
+    hex::encode(keyring.hide(VOUCHED, text))
+}
+
+pub(super) const KEYRING_KEY: &[u8] = &[0];
 /// No kind has this code, so what is vouched for is no record's name.
 const VOUCHED: u8 = 0xff;
 

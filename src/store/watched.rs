@@ -164,7 +164,9 @@ impl Export {
         let (changed, commits, over) = self.with(Watch::take).unwrap_or_default();
         self.catch_up = self.catch_up.saturating_add(1);
         if over || self.catch_up > limits::BACKUP_CATCH_UP {
-            return Err(StoreError::Unavailable("too much is changed meanwhile for a backup to keep up".into()));
+            return Err(StoreError::Unavailable(
+                "too much is changed meanwhile for a backup to keep up".into(),
+            ));
         }
         let last = self.watched.below.last_commit().await?;
         let mut items = Vec::with_capacity(changed.len());
@@ -271,7 +273,10 @@ mod tests {
                     watched.commit(put(key, &format!("new {part}")), None).await.unwrap();
                 }
                 let gone = format!("k{:04}", 10 + part * 30).into_bytes();
-                watched.commit(Transaction { deletes: vec![gone], ..Default::default() }, None).await.unwrap();
+                watched
+                    .commit(Transaction { deletes: vec![gone], ..Default::default() }, None)
+                    .await
+                    .unwrap();
             }
         })
         .await

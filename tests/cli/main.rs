@@ -18,6 +18,7 @@ mod world;
 
 mod admin;
 mod audit;
+mod backup;
 mod exec;
 mod get;
 mod revoke;

@@ -6,6 +6,7 @@
 mod access;
 mod administrators;
 mod answer;
+mod backup;
 mod decision;
 mod explain;
 mod listing;
@@ -22,8 +23,8 @@ mod written;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Effect, Verb};
 pub use crate::store::marks::HIGHEST_TIME;
+pub use access::{Effect, Verb};
 
 use crate::limits;
 use crate::proto::admin::admin_server::{Admin, AdminServer};
@@ -84,6 +85,13 @@ macro_rules! calls {
                 });
                 called.await.unwrap_or_else(|_| Err(answer::defect()))
             })+
+
+            type BackupStream = backup::Pieces;
+
+            async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<backup::Pieces>, Status> {
+                let caller = self.admit(request.extensions(), Verb::Backup, "").await?;
+                backup::begin(self.clone(), caller).await.map(Response::new)
+            }
         }
     };
 }
@@ -114,6 +122,8 @@ calls! {
     accept_crl: AcceptCrlRequest => AcceptResponse, AcceptCrl, |m| m.trust_domain.clone(), trust::accept_crl;
     accept_bundle: AcceptBundleRequest => AcceptResponse, AcceptBundle, |m| m.trust_domain.clone(), trust::accept_bundle;
     status: StatusRequest => StatusResponse, Status, |_m| String::new(), trust::status;
+    show_restore: ShowRestoreRequest => ShowRestoreResponse, ShowRestore, |_m| String::new(), backup::show_restore;
+    accept_restore: AcceptRestoreRequest => ChangeResponse, AcceptRestore, |_m| "restore".to_owned(), backup::accept_restore;
     explain: ExplainRequest => ExplainResponse, Explain, |m| explain::target(m), explain::explain;
     put_administrator: PutAdministratorRequest => ChangeResponse, PutAdministrator, |m| m.name.clone(), administrators::put;
     remove_administrator: RemoveAdministratorRequest => ChangeResponse, RemoveAdministrator, |m| administrators::target(m), administrators::remove;

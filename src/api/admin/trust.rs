@@ -9,8 +9,8 @@ use crate::audit::record::Event;
 use crate::proto::admin::accept_crl_request::Issuer;
 use crate::proto::admin::*;
 use crate::spiffe::TrustDomain as Domain;
-use crate::store::marks::{self, HIGHEST_TIME};
 use crate::store::Kind;
+use crate::store::marks::{self, HIGHEST_TIME};
 use crate::time::Now;
 use crate::transport::DomainStatus;
 use crate::transport::trust::AcceptError;
@@ -114,6 +114,7 @@ pub(super) async fn status(
         epochs: epochs(service),
         counts: counts(service, now).await,
         commit: vault.store().last_commit().await.ok().map(|commit| commit.0),
+        restore_not_accepted: broker.recorder.is_withheld(),
     })
 }
 

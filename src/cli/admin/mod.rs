@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
 mod administrator;
+mod backup;
 mod explain;
 mod failure;
 mod link;
@@ -79,6 +80,10 @@ enum Command {
     /// Put, list and remove administrators.
     #[command(subcommand)]
     Administrator(administrator::Command),
+    Backup(backup::Backup),
+    /// Show and accept a restore.
+    #[command(subcommand)]
+    Restore(backup::RestoreCommand),
 }
 
 /// Runs the command; gives its exit code.
@@ -110,6 +115,8 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Status(command) => trust::status(command, &operators).await,
         Command::Explain(command) => explain::run(command, &operators).await,
         Command::Administrator(command) => administrator::run(command, &operators).await,
+        Command::Backup(command) => backup::backup(command, &operators).await,
+        Command::Restore(command) => backup::restore(command, &operators).await,
     }
 }
 

@@ -85,6 +85,11 @@ impl Lines for StatusResponse {
                 lines.push(format!("{name}: CANNOT BE READ: everything is denied"));
             }
         }
+        if self.restore_not_accepted {
+            lines.push(
+                "RESTORED AND NOT ACCEPTED: everything is denied until `admin restore accept`".to_owned(),
+            );
+        }
         let counts: Vec<String> = self.counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
         lines.push(format!("counts: {}", counts.join(", ")));
         lines

@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::challenge::admission::Admission;
 use crate::cli::config::Config;
 use crate::cli::serve::keep::{self, Heard};
+use crate::cli::serve::marked::Marked;
 use crate::cli::serve::recover::{self, Recovered};
 use crate::evidence::Verifiers;
 use crate::freshness::Freshness;
@@ -96,8 +97,17 @@ impl Server {
         let clock = Arc::new(Clock::new(source, highest));
         let recorder = Arc::new(Recorder::new(log, clock.boot_id()));
         recover::settle(&recorder, owed, now).await?;
+        if let Some(restored) = crate::registry::not_accepted(&vault).await? {
+            tracing::error!(
+                to = restored.to,
+                "the store was restored: nothing is released until `admin restore accept`"
+            );
+            recorder.withhold(true);
+        }
         let kv = Arc::new(Kv::new(vault.clone())?);
-        let broker = Arc::new(assemble(config, &vault, clock, recorder, recovered, kv.clone()).await?);
+        let marked = Arc::new(Marked::all_of(&vault).await?);
+        let assembled = assemble(config, &vault, clock, recorder, recovered, kv.clone(), marked.clone());
+        let broker = Arc::new(assembled.await?);
         let registry = Arc::new(Registry::new(vault.clone(), broker.clone(), own_digest()));
         registry.load().await;
         let started = Event::Started {
@@ -105,7 +115,7 @@ impl Server {
             commit: vault.store().last_commit().await?.0,
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
-        Server::listen(config, broker, registry, kv).await
+        Server::listen(config, broker, registry, kv, marked).await
     }
 
     async fn listen(
@@ -113,6 +123,7 @@ impl Server {
         broker: Arc<Broker>,
         registry: Arc<Registry>,
         kv: Arc<Kv>,
+        marked: Arc<Marked>,
     ) -> Result<Server, StartError> {
         let (shutdown, stopped) = watch::channel(false);
         let (heard, observer) = Heard::new();
@@ -137,6 +148,7 @@ impl Server {
             registry.vault().clone(),
             config.evidence.clone(),
             heard,
+            marked,
             stopped,
         ));
         Ok(Server { broker, registry, address, admin_address, shutdown, listeners, keeper, _shards: shards })
@@ -223,8 +235,9 @@ async fn assemble(
     recorder: Arc<Recorder>,
     recovered: Recovered,
     kv: Arc<Kv>,
+    marked: Arc<Marked>,
 ) -> Result<Broker, StartError> {
-    let marks: Arc<dyn Marks> = Arc::new(DurableMarks(StoredMarks::start(vault.clone())?));
+    let marks: Arc<dyn Marks> = Arc::new(DurableMarks(StoredMarks::start(vault.clone())?, marked));
     let (domains, now) = (config.domains(), clock.untrusted());
     let opened = tokio::task::spawn_blocking(move || Trust::open(domains, marks, now)).await;
     let trust = Arc::new(opened.map_err(|_| StoreError::Unavailable("trust was not opened".to_owned()))?);
@@ -359,7 +372,7 @@ fn local(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, StartE
 }
 
 /// The store's marks, as the transport wants them.
-struct DurableMarks(StoredMarks);
+struct DurableMarks(StoredMarks, Arc<Marked>);
 
 impl Marks for DurableMarks {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, MarksUnavailable> {
@@ -367,11 +380,15 @@ impl Marks for DurableMarks {
     }
 
     fn raise(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
-        self.0.raise(name, value).map_err(|_| MarksUnavailable)
+        self.0.raise(name, value).map_err(|_| MarksUnavailable)?;
+        self.1.owe(name, value, false);
+        Ok(())
     }
 
     fn replace(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
-        self.0.replace(name, value).map_err(|_| MarksUnavailable)
+        self.0.replace(name, value).map_err(|_| MarksUnavailable)?;
+        self.1.owe(name, value, true);
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::case::Case;
 use crate::cli::evidence::EvidenceSection;
+use crate::cli::serve::marked::Marked;
 use crate::denial::Denial;
 use crate::limits;
 use crate::store::{Vault, marks};
@@ -48,6 +49,7 @@ pub async fn run(
     vault: Arc<Vault>,
     evidence: EvidenceSection,
     mut heard: Heard,
+    marked: Arc<Marked>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut ticks = tokio::time::interval(Duration::from_millis(limits::RELOAD_MS));
@@ -59,7 +61,8 @@ pub async fn run(
             _ = stopped.changed() => return,
             _ = ticks.tick() => {
                 count = count.wrapping_add(1);
-                tick(&broker, &vault, count).await;
+                tick(&broker, &vault, &marked, count).await;
+                marked.settle(&broker).await;
                 if count.is_multiple_of(EVIDENCE_TICKS) {
                     files.look(&broker).await;
                 }
@@ -71,7 +74,7 @@ pub async fn run(
     }
 }
 
-async fn tick(broker: &Arc<Broker>, vault: &Vault, count: u64) {
+async fn tick(broker: &Arc<Broker>, vault: &Vault, marked: &Marked, count: u64) {
     let now = broker.clock.untrusted();
     reload(broker).await;
     probe_log(broker).await;
@@ -98,6 +101,8 @@ async fn tick(broker: &Arc<Broker>, vault: &Vault, count: u64) {
         let highest = broker.clock.highest().0.to_be_bytes();
         if let Err(error) = marks::raise(vault, HIGHEST_TIME, &highest).await {
             tracing::error!(%error, "the highest time could not be kept");
+        } else if count.is_multiple_of(RECORD_TIME_TICKS) {
+            marked.owe(HIGHEST_TIME, &highest, false);
         }
     }
 }
@@ -167,5 +172,7 @@ const HEARD: usize = 256;
 /// The highest time is kept every so many ticks: a start is then at most ten seconds too lenient, and the log's own last
 /// record usually makes up for those.
 const KEEP_TIME_TICKS: u64 = 10;
+/// And recorded once an hour, for a restore.
+const RECORD_TIME_TICKS: u64 = 3_600;
 /// Roots, lists and collateral change by the day.
 const EVIDENCE_TICKS: u64 = 10;
