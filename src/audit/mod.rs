@@ -26,5 +26,6 @@ mod head;
 mod open;
 mod writer;
 
+pub use open::is_absent;
 mod grant;
 pub use grant::{Grant, Recorder, random_id};

@@ -122,6 +122,24 @@ fn check_numbers(segments: &[(u64, PathBuf)]) -> Result<(), OpenError> {
     }
 }
 
+/// Whether there is nothing of a log in a directory, or no record and no word of one. Changes nothing.
+pub fn is_absent(directory: &Path) -> Result<bool, OpenError> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        entries => entries?,
+    };
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<Vec<_>, _>>()?;
+    // A start that found a store without its log has left a checkpoint of no record and an empty segment.
+    let segments = segment::list(directory)?;
+    let empty = segments.is_empty() || is_unused(&segments)?;
+    let checkpoint = names.iter().any(|name| name == CHECKPOINT);
+    let of_none = || -> io::Result<bool> {
+        let note = std::fs::read_to_string(directory.join(CHECKPOINT))?;
+        Ok(note.lines().nth(1) == Some("0"))
+    };
+    Ok(empty && (!checkpoint || of_none()?))
+}
+
 /// Whether all there is is a first segment without a record: a start that ended before the first checkpoint.
 fn is_unused(segments: &[(u64, PathBuf)]) -> Result<bool, OpenError> {
     let [(number, path)] = segments else { return Ok(false) };

@@ -41,7 +41,8 @@ pub(super) fn find(config: &Config, args: &Args, head: &Head) -> Result<LogState
             return Err(refused(&why));
         }
     }
-    let there = has_records(&config.storage.audit);
+    let absent = crate::audit::is_absent(&config.storage.audit);
+    let there = !absent.map_err(|error| refused(&error.to_string()))?;
     match (there, args.log_lost, kept) {
         (true, true, _) => {
             let path = config.storage.audit.display();
@@ -106,11 +107,6 @@ fn number(record: &Record) -> u64 {
 
 fn load_key(config: &Config) -> Result<LogKey, RestoreError> {
     LogKey::load(&config.storage.audit_key_file).map_err(|error| refused(&error.to_string()))
-}
-
-/// Whether there is anything of a log: a damaged one is not a lost one.
-fn has_records(directory: &Path) -> bool {
-    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn read_note(path: &Path) -> Result<String, RestoreError> {

@@ -90,6 +90,7 @@ impl Server {
         let now = reading(source.as_ref())?;
         let vault = open_vault(config).await?;
         let mut recovered = Recovered::new(now);
+        recover::check_log_there(&config.storage.audit, vault.store().last_commit().await?)?;
         let (log, report) = open_log(config, now, |record| recovered.take(record))?;
         let last_intent = Registry::last_applied_intent(&vault).await?;
         let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;
