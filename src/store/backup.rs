@@ -53,7 +53,7 @@ pub struct Trailer {
 }
 
 /// An item of a backup.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// This stands under that key.
     Put(Vec<u8>, Vec<u8>),
