@@ -15,6 +15,8 @@ pub use load::{POLICY, StoredRevocation};
 pub use administrator::{Administrator, Administrators, Role};
 pub use change::{Change, ChangeError, Changed, enrol_first};
 pub use replay::Since;
+#[cfg(test)]
+pub(crate) use restore::leave_unaccepted;
 pub use restore::{Restored, conclude, narrow, not_accepted, prepare_acceptance};
 
 use crate::broker::Broker;

@@ -296,3 +296,12 @@ fn terms(details: &Value) -> Terms {
 
 /// The state record of a restore that nobody has accepted.
 const RESTORED: &str = "restored";
+
+/// Leaves a vault as a restore does, for tests of what follows.
+#[cfg(test)]
+pub(crate) async fn leave_unaccepted(vault: &Vault) {
+    let mut transaction = Transaction::default();
+    let body = serde_json::to_vec(&Restored::default()).unwrap();
+    vault.put(&mut transaction, Kind::State, RESTORED, None, &body).unwrap();
+    vault.commit(transaction).await.unwrap();
+}

@@ -165,7 +165,7 @@ impl Trailer {
 pub fn read_through<R: Read>(reader: &mut Reader<R>) -> Result<(Trailer, Option<Vec<u8>>), BackupError> {
     let mut keyring = None;
     loop {
-        match reader.next()? {
+        match reader.read_item()? {
             Next::Item(Item::Put(key, value)) if key == vault::KEYRING_KEY => keyring = Some(value),
             Next::Item(_) => {}
             Next::End(trailer) => return Ok((trailer, keyring)),
@@ -237,7 +237,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads on. After the end there is nothing more to ask.
-    pub fn next(&mut self) -> Result<Next, BackupError> {
+    pub fn read_item(&mut self) -> Result<Next, BackupError> {
         let before = self.hash.clone();
         let (at, kind, body) = self.frame()?;
         let malformed = || BackupError::Malformed { at };
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(found, head());
         let mut items = Vec::new();
         loop {
-            match reader.next()? {
+            match reader.read_item()? {
                 Next::Item(item) => items.push(item),
                 Next::End(trailer) => return Ok((items, trailer)),
             }
@@ -407,7 +407,7 @@ mod tests {
             assert!(
                 Reader::open(changed.as_slice())
                     .and_then(|(mut reader, _)| loop {
-                        if let Next::End(_) = reader.next()? {
+                        if let Next::End(_) = reader.read_item()? {
                             return Ok(());
                         }
                     })

@@ -299,7 +299,7 @@ mod tests {
     async fn a_commit_that_was_not_seen_fails_the_copy() {
         let watched = filled(3).await;
         let outcome = copy(&watched, async |watched, _| {
-            drop(watched.below.commit(put("k0001", "behind its back"), None).await.unwrap());
+            watched.below.commit(put("k0001", "behind its back"), None).await.unwrap();
         })
         .await;
         assert!(matches!(outcome, Err(StoreError::Unavailable(why)) if why.contains("not seen")));
@@ -309,7 +309,7 @@ mod tests {
     async fn a_copy_that_cannot_keep_up_ends() {
         let watched = filled(3).await;
         let outcome = copy(&watched, async |watched, _| {
-            drop(watched.commit(put("k0001", "again"), None).await.unwrap());
+            watched.commit(put("k0001", "again"), None).await.unwrap();
         })
         .await;
         assert!(matches!(outcome, Err(StoreError::Unavailable(why)) if why.contains("keep up")));

@@ -109,7 +109,7 @@ impl Partial {
         let file = File::open(&self.path).map_err(|error| unusable(&self.path, &error))?;
         let checked = Reader::open(io::BufReader::new(file)).and_then(|(mut reader, _)| {
             loop {
-                if let Next::End(trailer) = reader.next()? {
+                if let Next::End(trailer) = reader.read_item()? {
                     return Ok(trailer);
                 }
             }

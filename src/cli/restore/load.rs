@@ -32,7 +32,7 @@ pub(super) async fn load(
     let store = SledStore::create_at(directory, id, CommitNumber(after(highest)))?;
     let mut batch = Batch::default();
     let trailer = loop {
-        match reader.next()? {
+        match reader.read_item()? {
             Next::End(trailer) => break trailer,
             Next::Item(item) => batch.take(item),
         }

@@ -161,7 +161,7 @@ async fn make(
     restored: &mut Restored,
     now: Now,
 ) -> Result<(Recorder, CommitNumber), RestoreError> {
-    let (store, head, trailer) = load::load(&args.from, place.new(), highest).await?;
+    let (store, head, trailer) = load::load(&args.from, place.beside(), highest).await?;
     let source = KeyFile::new(&config.storage.key_file, &config.storage.data);
     let opened = Vault::open(Arc::new(store), &source).await;
     let vault = Arc::new(opened.map_err(|error| match error {

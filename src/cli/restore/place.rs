@@ -44,7 +44,7 @@ impl Place {
     }
 
     /// Where the new store is made.
-    pub(super) fn new(&self) -> &Path {
+    pub(super) fn beside(&self) -> &Path {
         &self.new
     }
 
