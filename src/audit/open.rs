@@ -3,6 +3,7 @@
 //! *Takes* the locked directory. *Gives* the head, the segment to go on with, and what the caller must reconcile.
 //! *Denies* nothing itself; the broker does not start on an [`OpenError`]. *Source*: `durability.md` "sled", "Audit".
 
+use super::border::{self, Border, BorderError};
 use super::checkpoint::{Checkpoint, LogKey, NoteError};
 use super::disk::{Disk, Fault, Segment};
 use super::frame::Frame;
@@ -33,6 +34,9 @@ pub enum OpenError {
     /// The checkpoint is not one of this log's key.
     #[error("the audit log's checkpoint: {0}")]
     CheckpointInvalid(#[from] NoteError),
+    /// What says where an archived log begins is not one of this log's key.
+    #[error("where the audit log begins: {0}")]
+    BorderInvalid(#[from] BorderError),
     /// The log ends before its last checkpoint.
     #[error(
         "the audit log holds {found} records, but its checkpoint was signed over {signed}: records were cut off"
@@ -75,10 +79,11 @@ pub(super) fn replay(
     since: WallTime,
     horizon: impl FnMut(&Record),
 ) -> Result<Opened, OpenError> {
-    let segments = segment::list(disk.path())?;
+    let border = Border::read(disk.path(), key.public())?;
+    let segments = border::counting(disk.path(), border.as_ref())?;
     let checkpoint = read_checkpoint(disk.path(), key)?;
     let origin = key.public().origin();
-    check_numbers(&segments)?;
+    check_numbers(&segments, border.as_ref())?;
     if segments.is_empty() || (checkpoint.is_none() && is_unused(&segments)?) {
         check_covers(checkpoint.as_ref(), 0)?;
         let head = Head::empty(origin);
@@ -112,9 +117,22 @@ fn report(head: &Head, created: bool, torn_tail: bool) -> OpenReport {
     }
 }
 
-/// No segment is missing. (An archive will say which are elsewhere; there is none yet.)
-fn check_numbers(segments: &[(u64, PathBuf)]) -> Result<(), OpenError> {
-    match (1..).zip(segments).find(|(expected, (number, _))| expected != number) {
+/// No segment is missing but those that the border says are elsewhere.
+fn check_numbers(segments: &[(u64, PathBuf)], border: Option<&Border>) -> Result<(), OpenError> {
+    let here = segments.first().map_or(1, |(number, _)| *number);
+    let first = if here == 1 { 1 } else { border.map_or(1, |border| border.segment) };
+    if let (Some(border), Some((number, path))) = (border, segments.first())
+        && *number != 1
+        && *number == border.segment
+        && !border.admits(&header(*number, path)?)
+    {
+        let what = "the log begins here, and its border is of another segment".to_owned();
+        return Err(OpenError::Damaged { sequence: border.size, segment: *number, what });
+    }
+    if segments.is_empty() && border.is_some() {
+        return Err(OpenError::CheckpointMissing);
+    }
+    match (first..).zip(segments).find(|(expected, (number, _))| expected != number) {
         Some((segment, _)) => {
             Err(OpenError::Damaged { sequence: 0, segment, what: "the segment is missing".to_owned() })
         }
@@ -144,7 +162,7 @@ pub fn is_absent(directory: &Path) -> Result<bool, OpenError> {
 fn is_unused(segments: &[(u64, PathBuf)]) -> Result<bool, OpenError> {
     let [(number, path)] = segments else { return Ok(false) };
     let reader = Reader::open(path).map_err(|error| unreadable(*number, error))?;
-    Ok(reader.tail(0)? == Tail::Clean)
+    Ok(reader.header().first == 0 && reader.tail(0)? == Tail::Clean)
 }
 
 fn read_checkpoint(directory: &Path, key: &LogKey) -> Result<Option<Checkpoint>, OpenError> {

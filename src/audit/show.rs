@@ -83,7 +83,12 @@ pub struct Records {
 
 /// Reads a log. Segments that lie wholly before `filter.since` are not opened.
 pub fn records(directory: &Path, filter: Filter) -> Result<Records, ShowError> {
-    let mut segments = VecDeque::from(segment::list(directory)?);
+    records_in(&[directory.to_owned()], filter)
+}
+
+/// As [`records`], of a log and archives of it together.
+pub fn records_in(directories: &[PathBuf], filter: Filter) -> Result<Records, ShowError> {
+    let mut segments = VecDeque::from(segment::list_all(directories)?);
     if let Some(since) = filter.since {
         // A header says the highest time before it: from the last that is early enough, all later records are wanted.
         let mut early = 0;

@@ -48,6 +48,11 @@ pub async fn run(args: Args) -> u8 {
         Ok(server) => serve(server).await,
         Err(error) => {
             eprintln!("portcullis: not started: {error}");
+            if matches!(error, StartError::Store(_) | StartError::Log(_) | StartError::LogMissing)
+                || matches!(error, StartError::StoreBehindLog { .. })
+            {
+                eprintln!("portcullis: nothing was changed; deploy/backup.md says what to keep, and how to restore");
+            }
             exit::CONFIGURATION
         }
     }

@@ -68,6 +68,8 @@ impl SledStore {
         }
         let lock = lock(directory)?;
         let id = read_marker(directory)?;
+        // Before the engine is there, so that nothing is touched.
+        check_blobs(directory)?;
         let db = open_engine(directory)?;
         let sync = log_sync(directory).map_err(unavailable)?;
         // A process that was killed leaves writes in the page cache that look durable and are not.
@@ -83,10 +85,7 @@ impl SledStore {
         sync: Sync,
         lock: File,
     ) -> Result<Self, StoreError> {
-        let blobs = engine_directory(directory).join("blobs");
-        if !blobs_empty(&blobs) {
-            return Err(chunks::damaged("`blobs` holds values that were never synced"));
-        }
+        let blobs = check_blobs(directory)?;
         let gate = RwLock::new(CommitNumber(read_number(&db)?));
         let inner = Arc::new(Inner { db, sync, blobs, gate, seal: OnceLock::new(), _lock: lock });
         let (queue, jobs) = sync_channel(limits::STORE_QUEUE);
@@ -196,6 +195,13 @@ impl Drop for SledStore {
         }
         self.inner = None;
     }
+}
+
+/// Where sled would put what is too large for a segment; whatever is there was never synced.
+fn check_blobs(directory: &Path) -> Result<PathBuf, StoreError> {
+    let blobs = engine_directory(directory).join("blobs");
+    let empty = blobs_empty(&blobs);
+    empty.then_some(blobs).ok_or_else(|| chunks::damaged("`blobs` holds values that were never synced"))
 }
 
 fn open_engine(directory: &Path) -> Result<::sled::Db, StoreError> {

@@ -19,6 +19,7 @@ mod world;
 mod admin;
 mod audit;
 mod backup;
+mod damage;
 mod exec;
 mod get;
 mod revoke;
