@@ -5,9 +5,10 @@
 
 use crate::appraisal::Appraiser;
 use crate::audit::record::Event;
-use crate::audit::{Recorder, random_id};
+use crate::audit::{Grant, Recorder, random_id};
 use crate::case::{Case, Denied};
 use crate::challenge::admission::{Admission, Admitted, Caller};
+use crate::challenge::answer::{case_of, case_of_connection};
 use crate::challenge::{Challenge, Offer};
 use crate::denial::Denial;
 use crate::evidence::Verifiers;
@@ -15,7 +16,7 @@ use crate::freshness::Freshness;
 use crate::latch::Latches;
 use crate::policy::Pdp;
 use crate::release::lease::Leases;
-use crate::release::{Barrier, Engines, Released};
+use crate::release::{Barrier, Engines, Hold, Released, Renewed};
 use crate::request::{Document, ReleaseRequest};
 use crate::time::{Clock, Now};
 use crate::transport::peer::Connection;
@@ -77,8 +78,41 @@ impl Broker {
 
     /// The second half: the answer is verified, appraised, decided, recorded, released.
     pub async fn answer(&self, challenge: Challenge, documents: Vec<Document>) -> Result<Released, Answered> {
-        match self.decide(challenge, documents).await {
+        let outcome = match self.decide(challenge, documents).await {
+            Ok(grant) => self.redeem(grant).await,
+            Err(denied) => Err(denied),
+        };
+        match outcome {
             Ok(released) => Ok(released),
+            Err(denied) => Err(self.deny(denied).await),
+        }
+    }
+
+    /// A held lease is challenged again; what must be current is looked at when the answer is.
+    pub async fn challenge_again(&self, hold: &mut Hold) -> Result<Challenge, Answered> {
+        let question = match self.now() {
+            Ok(now) => hold.challenge(&self.trust, &self.offer, now),
+            Err(denial) => Err(hold.case().deny(denial)),
+        };
+        match question {
+            Ok(challenge) => Ok(challenge),
+            Err(denied) => Err(self.deny(denied).await),
+        }
+    }
+
+    /// The answer of a later round, through the same flow: the lease goes on, or the denial says how it stands.
+    pub async fn answer_again(
+        &self,
+        challenge: Challenge,
+        documents: Vec<Document>,
+        hold: &mut Hold,
+    ) -> Result<Renewed, Answered> {
+        let outcome = match self.decide(challenge, documents).await {
+            Ok(grant) => self.renew(grant, hold).await,
+            Err(denied) => Err(denied),
+        };
+        match outcome {
+            Ok(renewed) => Ok(renewed),
             Err(denied) => Err(self.deny(denied).await),
         }
     }
@@ -91,16 +125,16 @@ impl Broker {
     }
 
     fn open(&self, connection: &Arc<Connection>, request: ReleaseRequest) -> Result<Challenge, Denied> {
-        let now = self.now().map_err(|denial| case_of_connection(connection, &request).deny(denial))?;
+        let now = self.now().map_err(|denial| case_of(connection, &request).deny(denial))?;
         let peer = self.trust.prove(connection, now);
-        let peer = peer.map_err(|denial| case_of_connection(connection, &request).deny(denial))?;
+        let peer = peer.map_err(|denial| case_of(connection, &request).deny(denial))?;
         if let Some(denial) = self.not_current() {
-            return Err(case_of_connection(connection, &request).deny(denial));
+            return Err(case_of(connection, &request).deny(denial));
         }
         Challenge::issue(peer, request, &self.offer, now)
     }
 
-    async fn decide(&self, challenge: Challenge, documents: Vec<Document>) -> Result<Released, Denied> {
+    async fn decide(&self, challenge: Challenge, documents: Vec<Document>) -> Result<Grant, Denied> {
         let now = match self.now().and_then(|now| self.not_current().map_or(Ok(now), Err)) {
             Ok(now) => now,
             Err(denial) => return Err(challenge.spoiled(denial)),
@@ -111,38 +145,61 @@ impl Broker {
         let unlatched = self.latches.check(current, now)?;
         let result = self.appraiser.appraise(unlatched, now)?;
         let permit = self.pdp.decide(result).await?;
-        let grant = self.recorder.record(permit, now).await?;
-        self.redeem(grant).await
+        self.recorder.record(permit, now).await
     }
 
     /// A grant that cannot be redeemed was recorded as a release, so a second record takes it back.
-    async fn redeem(&self, grant: crate::audit::Grant) -> Result<Released, Denied> {
-        let (decision_id, lease_id) = (grant.decision_id().to_owned(), grant.lease_id().to_owned());
-        let leave = self.engines.barrier.redeem().await;
-        let now = match self.now() {
-            Ok(now) => now,
-            Err(denial) => {
-                self.undelivered(&decision_id, &lease_id, denial.name()).await;
-                return Err(grant.into_case().deny(denial));
+    async fn redeem(&self, grant: Grant) -> Result<Released, Denied> {
+        let recorded = Recorded::of(&grant);
+        let released = async {
+            let leave = self.engines.barrier.redeem().await;
+            match self.now() {
+                Ok(now) => self.engines.release(grant, &leave, now).await,
+                Err(denial) => Err(grant.into_case().deny(denial)),
             }
         };
-        // A bug in an engine is still a release that did not reach its workload; the stream denies it as a defect.
-        let released = match AssertUnwindSafe(self.engines.release(grant, &leave, now)).catch_unwind().await {
-            Ok(released) => released,
-            Err(panic) => {
-                self.undelivered(&decision_id, &lease_id, Denial::Defect.name()).await;
-                resume_unwind(panic);
-            }
-        };
-        if let Err(denied) = &released {
-            self.undelivered(&decision_id, &lease_id, denied.denial.name()).await;
-        }
-        released
+        self.settle(&recorded, AssertUnwindSafe(released).catch_unwind().await).await
     }
 
+    /// The same of a later round. The lease itself stands until its end, whatever comes of this.
+    async fn renew(&self, grant: Grant, hold: &mut Hold) -> Result<Renewed, Denied> {
+        let recorded = Recorded::of(&grant);
+        let renewed = async {
+            let leave = self.engines.barrier.redeem().await;
+            match self.now() {
+                Ok(now) => self.engines.renew(grant, hold, &leave, now).await,
+                Err(denial) => Err(grant.into_case().deny(denial)),
+            }
+        };
+        self.settle(&recorded, AssertUnwindSafe(renewed).catch_unwind().await).await
+    }
+
+    async fn settle<T>(
+        &self,
+        recorded: &Recorded,
+        outcome: std::thread::Result<Result<T, Denied>>,
+    ) -> Result<T, Denied> {
+        let detail = match &outcome {
+            Ok(Ok(_)) => None,
+            Ok(Err(denied)) => Some(denied.denial.name()),
+            // A bug in an engine is still a release that did not reach its workload; the stream denies it as a defect.
+            Err(_) => Some(Denial::Defect.name()),
+        };
+        if let Some(detail) = detail {
+            if recorded.first {
+                self.engines.leases.end(&recorded.lease_id);
+            }
+            self.take_back(&recorded.decision_id, &recorded.lease_id, detail).await;
+        }
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
+    }
     /// The second record of a release that did not reach its workload; its lease ends.
     pub async fn undelivered(&self, decision_id: &str, lease_id: &str, detail: &str) {
         self.engines.leases.end(lease_id);
+        self.take_back(decision_id, lease_id, detail).await;
+    }
+
+    async fn take_back(&self, decision_id: &str, lease_id: &str, detail: &str) {
         let event = Event::Undelivered {
             decision_id: decision_id.to_owned(),
             lease_id: lease_id.to_owned(),
@@ -161,7 +218,9 @@ impl Broker {
             return Answered { denial: Denial::Defect, decision_id: None };
         };
         let latches = self.latches.refuse(&denied, &id, now);
-        if latches.is_empty() && denied.denial != Denial::LatchHolds {
+        // What becomes of a held lease is the broker's own asking, and no attempt of its caller's.
+        let attempt = denied.case.lease.is_none();
+        if latches.is_empty() && denied.denial != Denial::LatchHolds && attempt {
             self.note_unlatched(&denied.case, now);
         }
         if let Err(error) = self.recorder.denied(id.clone(), &denied, latches, now).await {
@@ -173,7 +232,7 @@ impl Broker {
 
     /// A request that ended before it had a shape: only its connection is known.
     pub async fn deny_connection(&self, connection: &Connection, denial: Denial) -> Answered {
-        self.deny(connection_case(connection).deny(denial)).await
+        self.deny(case_of_connection(connection).deny(denial)).await
     }
 
     /// What every request needs and no request can change; looked at before any secret is, so that it tells of none.
@@ -221,24 +280,22 @@ impl Broker {
     }
 }
 
+/// A record that says "released" or "renewed", and what takes it back.
+struct Recorded {
+    decision_id: String,
+    lease_id: String,
+    /// Whether the lease began with it.
+    first: bool,
+}
+
+impl Recorded {
+    fn of(grant: &Grant) -> Recorded {
+        let (decision_id, lease_id) = (grant.decision_id().to_owned(), grant.lease_id().to_owned());
+        Recorded { decision_id, lease_id, first: grant.evidence().held().is_none() }
+    }
+}
+
 /// Who is on a connection, for the limits.
 fn caller_of(connection: &Connection) -> Caller {
     Caller { identity: connection.spiffe_id().clone(), key: *connection.leaf_spki_sha256() }
-}
-
-fn connection_case(connection: &Connection) -> Box<Case> {
-    let mut case = Box::new(Case::new());
-    case.identity = Some(connection.spiffe_id().clone());
-    case.key_sha256 = hex::encode(connection.leaf_spki_sha256());
-    case.serial = connection.serial().to_owned();
-    case
-}
-
-fn case_of_connection(connection: &Connection, request: &ReleaseRequest) -> Box<Case> {
-    let mut case = connection_case(connection);
-    let paths = request.secrets().iter().map(|secret| secret.path.to_string());
-    case.secrets = paths.map(|path| crate::case::PathVersion { path, version: None }).collect();
-    case.ttl_seconds = request.ttl_seconds();
-    case.hold = request.hold();
-    case
 }

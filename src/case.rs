@@ -60,6 +60,9 @@ pub struct Case {
     /// The challenge's round.
     #[serde(default)]
     pub round: u64,
+    /// The held lease that a later round is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
     /// The channel binding in use.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub channel_binding: String,
@@ -104,6 +107,7 @@ impl Case {
             ttl_seconds: 0,
             hold: false,
             round: 0,
+            lease: None,
             channel_binding: String::new(),
             formats: Vec::new(),
             node: None,

@@ -59,6 +59,20 @@ impl Reason {
         }
     }
 
+    /// Whether a held lease that ends with it is not to be used any more; after any other it may be used until its end.
+    pub fn ends_lease(self) -> bool {
+        match self {
+            Reason::NotReleased
+            | Reason::IdentityNotCurrent
+            | Reason::RequestInvalid
+            | Reason::ChallengeNotCurrent => true,
+            Reason::VerificationNotPossible
+            | Reason::Overloaded
+            | Reason::DeadlineExceeded
+            | Reason::Internal => false,
+        }
+    }
+
     /// The gRPC status code that goes with it (`grpc/status.proto` numbers), for whoever answers and whoever reads. Never
     /// UNAVAILABLE, CANCELLED, UNKNOWN or ABORTED: meshes and client libraries retry those by default.
     pub fn grpc_code(self) -> i32 {
@@ -260,7 +274,7 @@ denials! {
     SecretDamaged: Uncertain, NotReleased, false;
     /// The asked lease is longer than the maximum of the secrets asked for.
     TtlTooLong: Refused, NotReleased, true;
-    /// Holding a lease is not offered for these secrets.
+    /// The lease is too short to be held: no round of attestation and its answer fit into it.
     HoldUnavailable: Refused, NotReleased, true;
     /// The engine does not take these parameters.
     ParametersNotTaken: Refused, NotReleased, true;
@@ -270,6 +284,12 @@ denials! {
     GrantExpired: Uncertain, VerificationNotPossible, false;
     /// Something that the grant rests on changed before it was redeemed.
     GrantSuperseded: Uncertain, VerificationNotPossible, false;
+    /// An administrator ended the held lease.
+    LeaseRevoked: Refused, NotReleased, false;
+    /// The held lease reached its end before a round of attestation verified.
+    HoldExpired: Uncertain, VerificationNotPossible, false;
+    /// The broker or the connection is going away; the held lease stands until its end.
+    HoldDrained: Uncertain, VerificationNotPossible, false;
 }
 
 impl Denial {

@@ -130,6 +130,17 @@ pub const CLOCK_HEAL_AFTER_MS: u64 = 30_000;
 pub const LEASE_DEFAULT_SECONDS: u32 = 300;
 /// Longest lease of any secret, seconds.
 pub const LEASE_MAXIMUM_SECONDS: u32 = 900;
+/// The longest time between two rounds of a held lease, milliseconds, unless configured: a fifth of the default lease, so
+/// that a changed workload loses it within a minute.
+pub const HOLD_INTERVAL_MS: u32 = 60_000;
+/// The shortest that may be configured, or that a short lease makes of it, milliseconds: a round costs what a release does.
+pub const HOLD_INTERVAL_MS_MIN: u32 = 1_000;
+/// The longest that may be configured, milliseconds: a third of the longest lease.
+pub const HOLD_INTERVAL_MS_MAX: u32 = 300_000;
+/// How often a held stream looks at the clock, milliseconds: timers stand still in a suspended machine.
+pub const HOLD_LOOK_MS: u64 = 1_000;
+/// After an uncertain round the next comes after this part of the interval: soon enough to save the lease, and no loop.
+pub const HOLD_RETRY_PART: u32 = 4;
 /// First hold of a latch, milliseconds (the issue's own figure, as are the three below).
 pub const LATCH_FIRST_MS: u64 = 60_000;
 /// Longest hold of a latch, milliseconds.
@@ -268,6 +279,11 @@ pub const TPM_RETRIES: u32 = 10;
 pub const TPM_RETRY_MS: u64 = 50;
 /// How often a quote is repeated because a PCR changed meanwhile: boots are over when workloads ask.
 pub const TPM_QUOTES: u32 = 5;
+/// A quote for one attestation, milliseconds, waiting for its turn included: half of the usual time to answer a challenge
+/// (`answer_within_ms`), so that a TPM that hangs does not cost the documents that need none.
+pub const ATTEST_QUOTE_WITHIN_MS: u64 = 5_000;
+/// A file of a TPM's enrolment, bytes: keys, an EK certificate in its padding and its issuers, in hex.
+pub const TPM_ENROLMENT_FILE_BYTES: u64 = 128 * 1024;
 /// Nesting of CBOR (`evidence.md` §1).
 pub const CBOR_DEPTH: usize = 16;
 /// Entries of a CBOR map whose keys need not ascend, each compared with all before: a Nitro document has at most 32 in one,
@@ -328,8 +344,19 @@ pub const TPM2_EVENTS: usize = 512;
 pub const TPM2_EK_CERTIFICATE_BYTES: usize = 8 * 1024;
 /// Certificates that an attester passes along with its EK's: chains have one or two between it and the root.
 pub const TPM2_EK_ISSUERS: usize = 4;
-/// The answer to an enrolment's challenge arrives within this time, milliseconds (`evidence.md` §1): a TPM takes 2 s.
-pub const TPM2_ENROL_WITHIN_MS: u64 = 60_000;
+/// The answer to an enrolment's challenge arrives within this time, milliseconds. A TPM takes 2 s; an administrator carries one
+/// file to the node and one back by hand, and may have to log in there first.
+pub const TPM2_ENROL_WITHIN_MS: u64 = 10 * 60_000;
+/// Enrolments that wait for their answer at once: more than administrators carry files for in that time.
+pub const TPM2_ENROLMENTS: usize = 64;
+/// Attestation keys of one node: one in use and its successors.
+pub const TPM2_KEYS_PER_NODE: usize = 8;
+/// Attestation keys of all nodes: one each, and one more while it is replaced.
+pub const TPM2_KEYS: usize = 200_000;
+/// Endorsement keys that one enrolment approves: those of the kinds that one TPM has.
+pub const TPM2_APPROVED_EKS: usize = 8;
+/// Counters of TPMs that are written to the store at once: they change at boots, and a rack may boot together.
+pub const TPM2_COUNTERS_AT_ONCE: usize = 32;
 
 // Policy and reference values.
 

@@ -66,7 +66,7 @@ fn configurable() -> BTreeSet<(String, String)> {
         let Some(name) = name.strip_suffix("Section") else { continue };
         let section = match name {
             "TrustDomain" => "trust_domain".to_owned(),
-            "Nitro" | "Tdx" => format!("evidence.{}", name.to_lowercase()),
+            "Nitro" | "Tdx" | "Tpm2" => format!("evidence.{}", name.to_lowercase()),
             "SevSnp" => "evidence.sev-snp".to_owned(),
             name => name.to_lowercase(),
         };

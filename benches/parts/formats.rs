@@ -66,6 +66,7 @@ fn tpm2(bound: &[u8; 64], now: Now) -> f64 {
         key: AttestationKey::parse(&ak.public()).unwrap(),
         ek_sha256: [7; 32],
         counters: Counters::default(),
+        enrolled_at: WallTime(0),
         not_after: now.wall.plus(86_400_000),
     };
     let trust = Tpm2Trust::new([enrolled], 1);

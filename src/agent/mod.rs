@@ -1,6 +1,6 @@
 //! The node's attester: `portcullis agent`.
 //!
-//! *Takes* connections of a Unix socket. *Gives* signed statements about the processes at their other ends. *Denies*
+//! *Takes* connections of a Unix socket. *Gives* signed statements about the processes at their other ends, quotes beside. *Denies*
 //! `ATTESTATION_NOT_POSSIBLE`, `REQUEST_INVALID`; it keeps nothing between attestations.
 //! *Source*: `protocol.md` "The node's attester"; RFC 9334 §3 (Attesting Environment).
 
@@ -10,6 +10,7 @@ pub mod socket;
 mod files;
 mod measure;
 mod proc;
+mod quoting;
 mod service;
 pub mod tpm;
 
@@ -18,17 +19,19 @@ use crate::limits;
 use crate::proto::v1::attester_server::AttesterServer;
 use crate::time::{Clock, ClockEvent};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use quoting::NodeTpm;
 use service::Connection;
 use socket::PeerStream;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower_service::Service;
+use tpm::QuoterConfig;
 
 /// How an attester is set up.
 pub struct AgentConfig {
@@ -69,6 +72,8 @@ pub(crate) struct AttesterState {
     proof_within_ms: u64,
     connections: Arc<Semaphore>,
     users: Mutex<HashMap<u32, User>>,
+    /// The TPM whose quotes stand beside the statements, where there is one.
+    tpm: OnceLock<NodeTpm>,
     /// Why callers were refused, which they are not told.
     #[cfg(test)]
     refusals: Mutex<Vec<String>>,
@@ -104,15 +109,30 @@ impl Agent {
             proof_within_ms: limits::ATTEST_PROOF_WITHIN_MS,
             connections: Arc::new(Semaphore::new(limits::ATTEST_CONNECTIONS)),
             users: Mutex::new(HashMap::new()),
+            tpm: OnceLock::new(),
             #[cfg(test)]
             refusals: Mutex::default(),
         };
         Ok(Agent { listener, inode: inode(&socket), socket, state: Arc::new(state) })
     }
 
+    /// With the node's TPM: beside each statement a quote that vouches for it.
+    #[must_use]
+    pub fn with_tpm(self, config: QuoterConfig) -> Self {
+        // The first one stays.
+        let _ = self.state.tpm.set(NodeTpm::new(config));
+        self
+    }
+
     /// Answers until `shutdown`, then lets what is under way end, for as long as an attestation takes at most.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
+        let state = self.state.clone();
+        tokio::spawn(async move {
+            if let Some(tpm) = state.tpm.get() {
+                tpm.warm_up().await;
+            }
+        });
         let (stop, stopped) = watch::channel(());
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {

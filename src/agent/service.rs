@@ -1,13 +1,17 @@
 //! One attestation: the caller speaks between two equal measurements, then the statement is signed.
 //!
-//! *Takes* the stream of one `Attest` and the [`Peer`] of its connection. *Gives* `Evidence` with a `process` document.
+//! *Takes* the stream of one `Attest` and the [`Peer`] of its connection. *Gives* `Evidence` with a `process` document, and a
+//! `tpm2` document that vouches for it where the node has a TPM.
 //! *Denies* `REQUEST_INVALID` for a wrong shape, `ATTESTATION_NOT_POSSIBLE` for all else, the cause in the log only.
 //! *Source*: `protocol.md` "The node's attester".
 
 use super::AttesterState;
 use super::measure::{Measurement, NotMeasured, measure};
+use super::quoting::NoQuote;
 use super::socket::{Foreign, Peer};
+use crate::challenge::binding::Binding;
 use crate::evidence::process::{FORMAT, Statement, sign};
+use crate::evidence::tpm2;
 use crate::limits;
 use crate::proto::v1::attester_server::Attester;
 use crate::proto::v1::{
@@ -66,6 +70,9 @@ pub(super) enum Refused {
     /// The key did not sign, or there is no random number.
     #[error("the node key did not sign")]
     NotSigned,
+    /// Only a quote would do, and the TPM makes none.
+    #[error("not quoted: {0}")]
+    NotQuoted(NoQuote),
     /// The statement is larger than any broker would take.
     #[error("the statement is too large")]
     TooLarge,
@@ -93,6 +100,13 @@ impl Attester for Connection {
     }
 }
 
+/// Which documents are to be made.
+#[derive(Clone, Copy)]
+struct Wanted {
+    process: bool,
+    tpm2: bool,
+}
+
 type Answers = mpsc::Sender<Result<AttestResponse, Status>>;
 
 impl Connection {
@@ -102,7 +116,7 @@ impl Connection {
         answers: &Answers,
     ) -> Result<(Measurement, Evidence), Refused> {
         let start = self.start(&mut incoming).await?;
-        let binding = check_start(&start)?;
+        let (binding, wanted) = self.check_start(&start)?;
         let before = self.measured(&start.program_fds).await?;
         let nonce = random_nonce()?;
         let prove = response(attest_response::Step::Prove(Prove { nonce: nonce.to_vec() }));
@@ -119,8 +133,8 @@ impl Connection {
         if self.foreign.is_written() {
             return Err(Refused::ForeignWriter);
         }
-        let evidence = self.signed(binding, &after)?;
-        Ok((after, evidence))
+        let documents = self.documents(binding, wanted, &after).await?;
+        Ok((after, Evidence { documents }))
     }
 
     async fn start(&self, incoming: &mut Streaming<AttestRequest>) -> Result<Start, Refused> {
@@ -174,11 +188,36 @@ impl Connection {
         tokio::time::timeout(limit, measuring).await.map_err(|_| Refused::MeasuringTooLong)?
     }
 
+    /// A document of each wanted format that can be made now; where a TPM does not answer, the statement may do without.
+    async fn documents(
+        &self,
+        binding: [u8; limits::BINDING_BYTES],
+        wanted: Wanted,
+        measurement: &Measurement,
+    ) -> Result<Vec<Document>, Refused> {
+        let mut documents = Vec::new();
+        let mut bound = binding;
+        if wanted.process {
+            let statement = self.signed(binding, measurement)?;
+            bound = Binding::from(binding).bound_to_process(&statement.body);
+            documents.push(statement);
+        }
+        if let Some(tpm) = self.state.tpm.get().filter(|_| wanted.tpm2) {
+            match tpm.document(bound, self.state.turns_of(self.peer.uid)).await {
+                Ok(quote) => documents.push(quote),
+                Err(error) if documents.is_empty() => return Err(Refused::NotQuoted(error)),
+                // The broker knows whether this workload may do without.
+                Err(error) => tracing::error!(%error, "no quote beside the statement"),
+            }
+        }
+        Ok(documents)
+    }
+
     fn signed(
         &self,
         binding: [u8; limits::BINDING_BYTES],
         measurement: &Measurement,
-    ) -> Result<Evidence, Refused> {
+    ) -> Result<Document, Refused> {
         let state = &self.state;
         let statement = Statement {
             binding,
@@ -191,8 +230,26 @@ impl Connection {
         if body.len() > limits::PROCESS_DOCUMENT_BYTES {
             return Err(Refused::TooLarge);
         }
-        let document = Document { format: FORMAT.to_owned(), body, endorsements: Vec::new() };
-        Ok(Evidence { documents: vec![document] })
+        Ok(Document { format: FORMAT.to_owned(), body, endorsements: Vec::new() })
+    }
+
+    /// The binding of a `Start` whose shape is right, and what it asks for that can be made here.
+    fn check_start(&self, start: &Start) -> Result<([u8; limits::BINDING_BYTES], Wanted), Refused> {
+        let binding =
+            start.binding.as_slice().try_into().map_err(|_| Refused::Shape("`binding` is not 64 bytes"))?;
+        if start.formats.len() > limits::ATTEST_FORMATS {
+            return Err(Refused::Shape("too many `formats`"));
+        }
+        if start.program_fds.len() > limits::ATTEST_PROGRAM_FDS {
+            return Err(Refused::Shape("too many `program_fds`"));
+        }
+        let asked = |format: &str| start.formats.is_empty() || start.formats.iter().any(|one| one == format);
+        let wanted =
+            Wanted { process: asked(FORMAT), tpm2: asked(tpm2::FORMAT) && self.state.tpm.get().is_some() };
+        match wanted.process || wanted.tpm2 {
+            true => Ok((binding, wanted)),
+            false => Err(Refused::Format),
+        }
     }
 
     fn log(&self, answer: &Result<(Measurement, Evidence), Refused>) {
@@ -210,22 +267,6 @@ impl Connection {
             }
         }
     }
-}
-
-/// The binding of a `Start` whose shape is right, and which asks for something that can be made here.
-fn check_start(start: &Start) -> Result<[u8; limits::BINDING_BYTES], Refused> {
-    let binding =
-        start.binding.as_slice().try_into().map_err(|_| Refused::Shape("`binding` is not 64 bytes"))?;
-    if start.formats.len() > limits::ATTEST_FORMATS {
-        return Err(Refused::Shape("too many `formats`"));
-    }
-    if start.program_fds.len() > limits::ATTEST_PROGRAM_FDS {
-        return Err(Refused::Shape("too many `program_fds`"));
-    }
-    if !start.formats.is_empty() && !start.formats.iter().any(|format| format == FORMAT) {
-        return Err(Refused::Format);
-    }
-    Ok(binding)
 }
 
 fn random_nonce() -> Result<[u8; limits::NONCE_BYTES], Refused> {
@@ -251,6 +292,7 @@ fn status(refused: &Refused) -> Status {
         | Refused::ProofWrong
         | Refused::Clock(_)
         | Refused::NotSigned
+        | Refused::NotQuoted(_)
         | Refused::TooLarge => {
             (Code::FailedPrecondition, "ATTESTATION_NOT_POSSIBLE", "attestation is not possible")
         }

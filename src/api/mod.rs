@@ -5,5 +5,6 @@
 
 pub mod admin;
 pub mod front;
+mod held;
 pub mod release;
 pub mod status;

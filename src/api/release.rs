@@ -5,6 +5,7 @@
 //! `ChallengeExpired`, `DeadlinePassed`, `Defect`. *Source*: `protocol.md`.
 
 use crate::api::front::CallerDeadline;
+use crate::api::held::Holding;
 use crate::api::status::status;
 use crate::broker::{Answered, Broker};
 use crate::challenge::Challenge;
@@ -12,7 +13,7 @@ use crate::challenge::admission::Admitted;
 use crate::denial::{Denial, Reason};
 use crate::limits;
 use crate::proto::v1::{self, broker_server, release_request::Step, release_response};
-use crate::release::Released;
+use crate::release::{Hold, Released};
 use crate::request::{Document, ReleaseRequest, parse_evidence};
 use crate::time::{BootTime, WallTime};
 use crate::transport::peer::Connection;
@@ -68,10 +69,11 @@ impl broker_server::Broker for ReleaseService {
 }
 
 /// One stream's exchange with its caller.
-struct Exchange {
-    broker: Arc<Broker>,
-    connection: Arc<Connection>,
-    until: BootTime,
+pub(super) struct Exchange {
+    pub(super) broker: Arc<Broker>,
+    pub(super) connection: Arc<Connection>,
+    /// The caller's own deadline.
+    pub(super) until: BootTime,
 }
 
 /// What reading one message gave.
@@ -134,43 +136,35 @@ impl Exchange {
         steps: Streaming<v1::ReleaseRequest>,
         admitted: Admitted,
     ) -> ReleaseStream {
-        let first = Some(challenge_message(&challenge));
+        let first = Sent::step(challenge_message(&challenge));
         let deciding = Arc::new(AtomicBool::new(false));
         let noted = deciding.clone();
-        let work = async move {
-            let _admitted = admitted;
-            let attested = AssertUnwindSafe(self.attest(challenge, steps, &noted)).catch_unwind().await;
-            match attested {
-                Ok(last) => last,
-                Err(_) => Last::status(self.deny(Denial::Defect).await),
-            }
-        };
-        ReleaseStream { first, work: Some(Box::pin(work)), deciding, delivery: None }
+        let (broker, connection) = (self.broker.clone(), self.connection.clone());
+        let attested = async move { Some(self.attest(challenge, steps, noted).await) };
+        let next = Some(guarded(broker, connection, attested));
+        ReleaseStream { first: Some(first), next, deciding, delivery: None, admitted: Some(admitted) }
     }
 
-    /// Takes the answer and decides: the one message that ends the stream.
+    /// Takes the answer and decides: the message that ends the stream, or a held lease's first.
     async fn attest(
-        &self,
+        self,
         challenge: Challenge,
         mut steps: Streaming<v1::ReleaseRequest>,
-        deciding: &AtomicBool,
-    ) -> Last {
+        deciding: Arc<AtomicBool>,
+    ) -> Sent {
         let documents = match self.evidence(&mut steps, &challenge).await {
             Ok(documents) => documents,
             // The caller left before its evidence: it hears nothing, and nothing is held against it.
-            Err(None) => {
-                let unheard = Answered { denial: Denial::RequestMalformed, decision_id: None };
-                return Last::status(status(&unheard));
-            }
+            Err(None) => return Sent::status(status(&unheard())),
             Err(Some(denial)) => {
                 let answered = self.broker.deny(challenge.spoiled(denial)).await;
-                return Last::status(self.refuse(&answered));
+                return Sent::status(self.refuse(&answered));
             }
         };
         deciding.store(true, Ordering::SeqCst);
         match self.broker.answer(challenge, documents).await {
-            Ok(released) => self.deliver(released).await,
-            Err(answered) => Last::status(self.refuse(&answered)),
+            Ok(released) => self.deliver(released, steps, deciding).await,
+            Err(answered) => Sent::status(self.refuse(&answered)),
         }
     }
 
@@ -194,18 +188,27 @@ impl Exchange {
     }
 
     /// Hands the release over, with what takes it back where it does not go out.
-    async fn deliver(&self, released: Released) -> Last {
+    async fn deliver(
+        self,
+        mut released: Released,
+        steps: Streaming<v1::ReleaseRequest>,
+        deciding: Arc<AtomicBool>,
+    ) -> Sent {
         let delivery = Delivery {
             broker: self.broker.clone(),
             decision_id: released.decision_id().to_owned(),
             lease_id: released.lease_id().to_owned(),
             went_out: false,
         };
-        if self.boot() < self.until {
-            return Last { message: Ok(released_message(released)), delivery: Some(delivery) };
+        if self.boot() >= self.until {
+            drop(delivery);
+            return Sent::status(self.deny(Denial::DeadlinePassed).await);
         }
-        drop(delivery);
-        Last::status(self.deny(Denial::DeadlinePassed).await)
+        let hold = released.take_hold();
+        let message = released_message(released, hold.as_ref());
+        deciding.store(false, Ordering::SeqCst);
+        let next = hold.map(|hold| Holding { exchange: self, hold, steps, deciding }.wait());
+        Sent { message: Ok(message), delivery: Some(delivery), next }
     }
 
     async fn read(&self, steps: &mut Streaming<v1::ReleaseRequest>, limit: BootTime) -> Read {
@@ -228,7 +231,7 @@ impl Exchange {
     }
 
     /// The status; and where the identity cannot be proven any more the connection goes away, after the status has.
-    fn refuse(&self, answered: &Answered) -> Status {
+    pub(super) fn refuse(&self, answered: &Answered) -> Status {
         if answered.denial.reason() == Reason::IdentityNotCurrent {
             let connection = self.connection.clone();
             tokio::spawn(async move {
@@ -244,16 +247,43 @@ impl Exchange {
     }
 }
 
-/// The message that ends a stream.
-struct Last {
-    message: Result<v1::ReleaseResponse, Status>,
+/// What is to be sent next, and what follows it.
+pub(super) struct Sent {
+    pub(super) message: Result<v1::ReleaseResponse, Status>,
     delivery: Option<Delivery>,
+    pub(super) next: Option<Work>,
 }
 
-impl Last {
-    fn status(status: Status) -> Last {
-        Last { message: Err(status), delivery: None }
+/// What is worked out while the response is polled; none = the stream ends with OK.
+pub(super) type Work = Pin<Box<dyn Future<Output = Option<Sent>> + Send>>;
+
+impl Sent {
+    pub(super) fn status(status: Status) -> Sent {
+        Sent { message: Err(status), delivery: None, next: None }
     }
+
+    pub(super) fn step(message: v1::ReleaseResponse) -> Sent {
+        Sent { message: Ok(message), delivery: None, next: None }
+    }
+}
+
+/// A defect in `work` is a denial, and no end of the whole connection.
+pub(super) fn guarded(
+    broker: Arc<Broker>,
+    connection: Arc<Connection>,
+    work: impl Future<Output = Option<Sent>> + Send + 'static,
+) -> Work {
+    Box::pin(async move {
+        match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(sent) => sent,
+            Err(_) => Some(Sent::status(status(&broker.deny_connection(&connection, Denial::Defect).await))),
+        }
+    })
+}
+
+/// For a caller who has left: nobody hears it.
+fn unheard() -> Answered {
+    Answered { denial: Denial::RequestMalformed, decision_id: None }
 }
 
 /// A release on its way out. Dropped before it went, a second record takes it back.
@@ -275,15 +305,18 @@ impl Drop for Delivery {
     }
 }
 
-/// The response stream: the challenge, then the one message that ends it. It counts as gone out once the connection asks
-/// for what comes after it. Each goes in one write with what surrounds it: headers with the challenge, trailers with the
-/// release. The work is done where the response is polled, as every hand-over to another task costs two wake-ups.
+/// The response stream: the challenge, then the message that ends it, or a held lease's, one after the other. A message
+/// counts as gone out once the connection asks for what comes after it. Each goes in one write with what surrounds it:
+/// headers with the challenge, trailers with the release. The work is done where the response is polled, as every hand-over
+/// to another task costs two wake-ups.
 pub struct ReleaseStream {
-    first: Option<v1::ReleaseResponse>,
-    work: Option<Pin<Box<dyn Future<Output = Last> + Send>>>,
-    /// Whether the evidence has come and the decision is under way.
+    first: Option<Sent>,
+    next: Option<Work>,
+    /// Whether evidence has come and its decision is under way.
     deciding: Arc<AtomicBool>,
     delivery: Option<Delivery>,
+    /// The stream's place among its caller's.
+    admitted: Option<Admitted>,
 }
 
 impl Stream for ReleaseStream {
@@ -291,17 +324,20 @@ impl Stream for ReleaseStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(first)));
+            return Poll::Ready(Some(first.message));
         }
         if let Some(mut delivery) = self.delivery.take() {
             delivery.went_out = true;
         }
-        let Some(work) = &mut self.work else { return Poll::Ready(None) };
-        match work.as_mut().poll(context) {
-            Poll::Ready(last) => {
-                self.work = None;
-                self.delivery = last.delivery;
-                Poll::Ready(Some(last.message))
+        let Some(next) = &mut self.next else { return Poll::Ready(None) };
+        match next.as_mut().poll(context) {
+            Poll::Ready(Some(Sent { message, delivery, next })) => {
+                (self.delivery, self.next) = (delivery, next);
+                Poll::Ready(Some(message))
+            }
+            Poll::Ready(None) => {
+                self.next = None;
+                Poll::Ready(None)
             }
             Poll::Pending => Poll::Pending,
         }
@@ -311,10 +347,14 @@ impl Stream for ReleaseStream {
 impl Drop for ReleaseStream {
     /// A caller who leaves before its evidence is there is answered by nobody. A decision under way goes on to its records.
     fn drop(&mut self) {
-        if let Some(work) = self.work.take()
+        if let Some(next) = self.next.take()
             && self.deciding.load(Ordering::SeqCst)
         {
-            spawn(async move { drop(work.await) });
+            let admitted = self.admitted.take();
+            spawn(async move {
+                drop(next.await);
+                drop(admitted);
+            });
         }
     }
 }
@@ -326,7 +366,7 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     }
 }
 
-fn challenge_message(challenge: &Challenge) -> v1::ReleaseResponse {
+pub(super) fn challenge_message(challenge: &Challenge) -> v1::ReleaseResponse {
     let offer = challenge.offer();
     let message = v1::Challenge {
         nonce: challenge.nonce().to_vec(),
@@ -339,7 +379,7 @@ fn challenge_message(challenge: &Challenge) -> v1::ReleaseResponse {
     v1::ReleaseResponse { step: Some(release_response::Step::Challenge(message)) }
 }
 
-fn released_message(released: Released) -> v1::ReleaseResponse {
+fn released_message(released: Released, hold: Option<&Hold>) -> v1::ReleaseResponse {
     let (lease_id, not_after) = (released.lease_id().to_owned(), timestamp(released.not_after()));
     let sealed = |secret: crate::release::SealedSecret| v1::SealedSecret {
         path: secret.path.to_string(),
@@ -351,7 +391,7 @@ fn released_message(released: Released) -> v1::ReleaseResponse {
         lease_id,
         not_after: Some(not_after),
         secrets: released.into_secrets().into_iter().map(sealed).collect(),
-        reattest_within_ms: 0,
+        reattest_within_ms: hold.map_or(0, Hold::reattest_within_ms),
     };
     v1::ReleaseResponse { step: Some(release_response::Step::Released(message)) }
 }

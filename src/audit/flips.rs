@@ -114,7 +114,7 @@ impl Flips {
                     self.deny(key, Denials { denial: *denial, id, sequence, time, cause, count: 1 });
                 }
             }
-            Event::Released { case, .. } => {
+            Event::Released { case, .. } | Event::Renewed { case, .. } => {
                 for key in keys(case, None) {
                     self.release(key, sequence, record);
                 }

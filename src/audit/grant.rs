@@ -58,30 +58,31 @@ impl Recorder {
         self.withheld.load(Ordering::SeqCst)
     }
 
-    /// Records the release that `permit` permits. **Denies** `AuditUnavailable` where the record is not durable,
+    /// Records the release that `permit` permits, or that a held lease goes on. **Denies** `AuditUnavailable` where the record is not durable,
     /// `RestoreNotAccepted` where the store was restored and that is not accepted.
     pub async fn record(&self, mut permit: Permit, now: Now) -> Result<Grant, Denied> {
         permit.evidence_mut().case_mut().stage = Stage::Audit;
         if self.is_withheld() {
             return Err(permit.into_case().deny(Denial::RestoreNotAccepted));
         }
-        let (Ok(decision_id), Ok(lease_id)) = (random_id(), random_id()) else {
+        let lease_id = permit.evidence().held().map_or_else(random_id, |held| Ok(held.lease_id.clone()));
+        let (Ok(decision_id), Ok(lease_id)) = (random_id(), lease_id) else {
             return Err(permit.into_case().deny(Denial::Defect));
         };
         let life = u64::from(permit.ttl_seconds()).saturating_mul(1000);
         let not_after = now.wall.plus(life);
         // The record borrows the case for as long as it is written: a copy of all its text costs more than the hash.
         let case = std::mem::take(permit.evidence_mut().case_mut());
-        let event = Event::Released {
-            case: Case { stage: Stage::Release, ..case },
-            lease_id: lease_id.clone(),
-            not_after,
+        let case = Case { stage: Stage::Release, ..case };
+        let event = match permit.evidence().held() {
+            None => Event::Released { case, lease_id: lease_id.clone(), not_after },
+            Some(_) => Event::Renewed { case, lease_id: lease_id.clone(), not_after },
         };
         let doubt =
             InDoubt { recorder: self, decision_id: &decision_id, lease_id: &lease_id, settled: false };
         let record = self.entry(decision_id.clone(), event, now);
         let appended = self.append(&record).await;
-        if let Event::Released { case, .. } = record.event {
+        if let Event::Released { case, .. } | Event::Renewed { case, .. } = record.event {
             *permit.evidence_mut().case_mut() = Case { stage: Stage::Audit, ..case };
         }
         if let Err(error) = appended {
@@ -204,6 +205,11 @@ impl Grant {
     /// The lease's end, boot clock.
     pub fn not_after_boot(&self) -> BootTime {
         self.not_after_boot
+    }
+
+    /// Within what time the lease is attested again, milliseconds; 0 unless it is held.
+    pub fn reattest_within_ms(&self) -> u32 {
+        self.permit.reattest_within_ms()
     }
 
     /// Until when this can be redeemed, on the boot clock (exclusive).

@@ -85,6 +85,7 @@ impl Activity {
 fn activity(event: &Event) -> Activity {
     match event {
         Event::Released { .. }
+        | Event::Renewed { .. }
         | Event::Undelivered { .. }
         | Event::Denied { .. }
         | Event::AdminRead { .. } => Activity::Read,
@@ -138,7 +139,10 @@ fn outcome(record: &Record) -> Outcome {
     }
     match &record.event {
         Event::AdminRead { refused: Some(_), .. } => Outcome::DeniedAdministrator,
-        Event::Released { .. } | Event::AdminRead { .. } | Event::AdminIntent { .. } => Outcome::Allowed,
+        Event::Released { .. }
+        | Event::Renewed { .. }
+        | Event::AdminRead { .. }
+        | Event::AdminIntent { .. } => Outcome::Allowed,
         Event::Undelivered { .. } | Event::NotApplied { .. } => Outcome::Failed,
         _ => Outcome::Neither,
     }
@@ -208,7 +212,7 @@ fn administrator(act: &AdminAct) -> Value {
 
 fn api(record: &Record) -> Value {
     let (service, operation) = match &record.event {
-        Event::Released { .. } | Event::Undelivered { .. } | Event::Denied { .. } => {
+        Event::Released { .. } | Event::Renewed { .. } | Event::Undelivered { .. } | Event::Denied { .. } => {
             ("portcullis.v1.Broker", "Release".to_owned())
         }
         Event::AdminIntent { act, .. } | Event::AdminRead { act, .. } => {

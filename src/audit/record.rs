@@ -37,9 +37,18 @@ pub enum Event {
         /// When the lease ends, wall clock.
         not_after: WallTime,
     },
-    /// A release that was recorded could not be delivered; its lease has ended.
+    /// A held lease was attested again and goes on; recorded before its holder hears of it.
+    Renewed {
+        /// The request, and the round.
+        case: Case,
+        /// The lease.
+        lease_id: String,
+        /// When the lease ends from now on, wall clock.
+        not_after: WallTime,
+    },
+    /// A release that was recorded could not be delivered; its lease has ended. Of a `Renewed` record: it was not renewed.
     Undelivered {
-        /// The id of the `Released` record.
+        /// The id of the `Released` or `Renewed` record.
         decision_id: String,
         /// The lease that ended.
         lease_id: String,
@@ -205,6 +214,7 @@ impl Record {
             | Event::HandshakeRefused { denial, .. }
             | Event::Counted { denial, .. } => Some(*denial),
             Event::Released { .. }
+            | Event::Renewed { .. }
             | Event::Undelivered { .. }
             | Event::AdminIntent { .. }
             | Event::Applied { .. }
@@ -224,6 +234,7 @@ impl Record {
     pub fn case(&self) -> Option<&Case> {
         match &self.event {
             Event::Released { case, .. }
+            | Event::Renewed { case, .. }
             | Event::Denied { case, .. }
             | Event::HandshakeRefused { case, .. } => Some(case),
             Event::Undelivered { .. }

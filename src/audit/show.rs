@@ -196,6 +196,7 @@ pub fn json(sequence: Sequence, record: &Record) -> serde_json::Value {
 pub fn kind(event: &Event) -> &'static str {
     match event {
         Event::Released { .. } => "released",
+        Event::Renewed { .. } => "renewed",
         Event::Undelivered { .. } => "undelivered",
         Event::Denied { .. } => "denied",
         Event::HandshakeRefused { .. } => "handshake-refused",
@@ -263,7 +264,7 @@ fn summary(record: &Record) -> String {
     });
     let what = what.unwrap_or_default();
     match &record.event {
-        Event::Released { lease_id, not_after, .. } => {
+        Event::Released { lease_id, not_after, .. } | Event::Renewed { lease_id, not_after, .. } => {
             format!("{kind} {whom} {what} lease {lease_id} until {not_after}")
         }
         Event::Denied { denial, class, case, repeats, .. } => {

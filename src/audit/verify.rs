@@ -167,6 +167,7 @@ pub fn verify_with(
 }
 
 /// The segments that count, and the header that a border admits as their beginning; none where they begin at the first.
+#[expect(clippy::type_complexity, reason = "a pair of what `verify_with` takes apart at once")]
 fn beginning(
     places: &[PathBuf],
     key: &LogPublicKey,

@@ -3,13 +3,15 @@
 use crate::case::{Case, Denied, PathVersion, Stage};
 use crate::challenge::binding::{Binding, Inputs};
 use crate::challenge::nonce::Nonce;
+use crate::challenge::round::{Held, HoldTerms};
 use crate::denial::Denial;
 use crate::limits;
 use crate::request::{ChannelBinding, Document, ReleaseRequest};
 use crate::spiffe::SpiffeId;
 use crate::time::{BootTime, Now};
-use crate::transport::peer::Peer;
+use crate::transport::peer::{Connection, Peer};
 use crate::transport::trust::Trust;
+use std::sync::Arc;
 
 /// What the broker offers to everyone; from its configuration.
 #[derive(Clone, Debug)]
@@ -22,6 +24,16 @@ pub struct Offer {
     pub answer_within_ms: u32,
     /// Whether channel binding `none` is offered to clients that cannot do better.
     pub channel_binding_none: bool,
+    /// The longest time between two rounds of a held lease, milliseconds.
+    pub reattest_within_ms: u32,
+}
+
+impl Offer {
+    /// How often a held lease is attested again.
+    pub fn hold_terms(&self) -> HoldTerms {
+        let Offer { reattest_within_ms, answer_within_ms, .. } = *self;
+        HoldTerms { reattest_within_ms, answer_within_ms }
+    }
 }
 
 /// A question put to one peer about one request, to be answered once and in time.
@@ -51,6 +63,7 @@ pub struct Challenge {
     request: ReleaseRequest,
     nonce: Nonce,
     round: u64,
+    held: Option<Arc<Held>>,
     channel_binding: ChannelBinding,
     offer: Offer,
     deadline: BootTime,
@@ -60,7 +73,8 @@ pub struct Challenge {
 impl Challenge {
     /// Puts the question. **Denies** `RequestChannelBindingUnavailable`, and `Defect` without randomness.
     pub fn issue(peer: Peer, request: ReleaseRequest, offer: &Offer, now: Now) -> Result<Challenge, Denied> {
-        let mut case = case_of(&peer, &request);
+        let mut case = case_of(peer.connection(), &request);
+        case.epochs.insert("trust".to_owned(), peer.epoch());
         case.stage = Stage::Challenge;
         let channel_binding = match request.choose_channel_binding(offer.channel_binding_none) {
             Ok(channel_binding) => channel_binding,
@@ -77,11 +91,29 @@ impl Challenge {
             request,
             nonce,
             round: 0,
+            held: None,
             channel_binding,
             offer: offer.clone(),
             deadline,
             case,
         })
+    }
+
+    /// Puts it again, about a lease that is held: audience, formats and channel binding stay, nonce and round are new.
+    /// **Denies** as [`Challenge::issue`].
+    pub fn again(
+        peer: Peer,
+        request: ReleaseRequest,
+        held: Arc<Held>,
+        round: u64,
+        offer: &Offer,
+        now: Now,
+    ) -> Result<Challenge, Denied> {
+        let mut challenge = Challenge::issue(peer, request, offer, now)?;
+        challenge.case.round = round;
+        challenge.case.lease = Some(held.lease_id.clone());
+        (challenge.round, challenge.held) = (round, Some(held));
+        Ok(challenge)
     }
 
     /// The nonce, for the wire.
@@ -117,7 +149,8 @@ impl Challenge {
     /// Takes the answer; the challenge is spent, whatever follows. The peer is proven again, since trust may have changed
     /// while the workload asked its node. **Denies** `ChallengeExpired` and what `Peer::reprove` denies.
     pub fn answered(self, documents: Vec<Document>, trust: &Trust, now: Now) -> Result<Answer, Denied> {
-        let Challenge { mut peer, request, nonce, round, channel_binding, offer, deadline, mut case } = self;
+        let Challenge { mut peer, request, nonce, round, held, channel_binding, offer, deadline, mut case } =
+            self;
         case.formats = documents.iter().map(|document| document.format.clone()).collect();
         if now.boot >= deadline {
             return Err(case.deny(Denial::ChallengeExpired));
@@ -138,7 +171,8 @@ impl Challenge {
             audience: offer.audience.as_str(),
             request: &request,
         });
-        Ok(Answer { peer, request, binding, channel_binding, documents, case })
+        let terms = offer.hold_terms();
+        Ok(Answer { peer, request, binding, channel_binding, documents, held, terms, case })
     }
 }
 
@@ -150,6 +184,8 @@ pub struct Answer {
     binding: Binding,
     channel_binding: ChannelBinding,
     documents: Vec<Document>,
+    held: Option<Arc<Held>>,
+    terms: HoldTerms,
     case: Box<Case>,
 }
 
@@ -165,6 +201,10 @@ pub struct AnswerParts {
     pub channel_binding: ChannelBinding,
     /// The evidence, untrusted.
     pub documents: Vec<Document>,
+    /// The held lease that it is about; none in the first round.
+    pub held: Option<Arc<Held>>,
+    /// How often a held lease is attested again.
+    pub terms: HoldTerms,
     /// The record so far.
     pub case: Box<Case>,
 }
@@ -172,22 +212,26 @@ pub struct AnswerParts {
 impl Answer {
     /// The parts; the answer is gone.
     pub fn into_parts(self) -> AnswerParts {
-        let Answer { peer, request, binding, channel_binding, documents, case } = self;
-        AnswerParts { peer, request, binding, channel_binding, documents, case }
+        let Answer { peer, request, binding, channel_binding, documents, held, terms, case } = self;
+        AnswerParts { peer, request, binding, channel_binding, documents, held, terms, case }
     }
 }
 
 /// The record of a request that has only just been made.
-pub fn case_of(peer: &Peer, request: &ReleaseRequest) -> Box<Case> {
-    let mut case = Box::new(Case::new());
-    let connection = peer.connection();
-    case.identity = Some(connection.spiffe_id().clone());
-    case.key_sha256 = hex::encode(connection.leaf_spki_sha256());
-    case.serial = connection.serial().to_owned();
+pub fn case_of(connection: &Connection, request: &ReleaseRequest) -> Box<Case> {
+    let mut case = case_of_connection(connection);
     let paths = request.secrets().iter();
     case.secrets = paths.map(|secret| PathVersion { path: secret.path.to_string(), version: None }).collect();
     case.ttl_seconds = request.ttl_seconds();
     case.hold = request.hold();
-    case.epochs.insert("trust".to_owned(), peer.epoch());
+    case
+}
+
+/// The record of a request of which only its connection is known.
+pub fn case_of_connection(connection: &Connection) -> Box<Case> {
+    let mut case = Box::new(Case::new());
+    case.identity = Some(connection.spiffe_id().clone());
+    case.key_sha256 = hex::encode(connection.leaf_spki_sha256());
+    case.serial = connection.serial().to_owned();
     case
 }

@@ -11,6 +11,8 @@ pub mod answer;
 pub mod binding;
 #[cfg(feature = "server")]
 mod nonce;
+#[cfg(feature = "server")]
+pub mod round;
 
 #[cfg(feature = "server")]
 pub use answer::{Answer, Challenge, Offer};

@@ -1,10 +1,13 @@
-//! `portcullis agent`: the node's attester.
+//! `portcullis agent`: the node's attester, and what its TPM does for its own enrolment.
 //!
-//! *Takes* a key file and a name. *Gives* statements about processes that ask for them on its socket. *Denies* to start
-//! without a key of its own. *Source*: `protocol.md` "The node's attester".
+//! *Takes* a key file and a name, and the address of a TPM. *Gives* statements about processes that ask for them on its socket,
+//! quotes beside them. *Denies* to start without a key of its own. *Source*: `protocol.md` "The node's attester".
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
+mod tpm;
+
 use crate::agent::key::FileKey;
+use crate::agent::tpm::QuoterConfig;
 use crate::agent::{Agent, AgentConfig, SOCKET_MODE};
 use crate::cli::exit;
 use crate::evidence::process::Algorithm;
@@ -14,8 +17,9 @@ use std::sync::Arc;
 
 /// Run the node's attester.
 ///
-/// Example: portcullis agent --node node-1.example --key /etc/portcullis/node.key
+/// Example: portcullis agent --node node-1.example --key /etc/portcullis/node.key --tpm device
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
     /// The name under which an administrator enrolled this node's key.
     #[arg(long, env = "PORTCULLIS_NODE", required_unless_present_any = ["generate_key", "print_public_key"])]
@@ -26,16 +30,34 @@ pub struct Args {
     /// Where workloads ask.
     #[arg(long, env = "PORTCULLIS_ATTESTER_SOCKET", default_value = "/run/portcullis/attester.sock")]
     pub socket: PathBuf,
-    /// Make the key file, print its public key for `admin node enrol`, and leave.
+    /// Make the key file, print its public key for `admin node enroll`, and leave.
     #[arg(long)]
     pub generate_key: bool,
     /// Print the key file's public key, and leave.
     #[arg(long)]
     pub print_public_key: bool,
+    /// The node's TPM: beside each statement a quote that vouches for it. `device` (/dev/tpmrm0), `device:/dev/…`, `swtpm`
+    /// (127.0.0.1:2321), `swtpm:/path/of/socket`, `swtpm:127.0.0.1:PORT`. Without it, statements stand alone.
+    #[arg(long, env = "PORTCULLIS_TPM", value_name = "ADDRESS")]
+    pub tpm: Option<String>,
+    #[command(flatten)]
+    quotes: tpm::QuoteArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Prove to an administrator that this node's TPM holds its attestation key.
+    #[command(subcommand)]
+    Tpm(tpm::Command),
 }
 
 /// Runs the command; gives its exit code.
 pub async fn run(args: Args) -> u8 {
+    if let Some(Command::Tpm(command)) = args.command {
+        return tpm::run(command).await;
+    }
     let key = match args.generate_key {
         true => FileKey::generate(&args.key, Algorithm::Es256),
         false => FileKey::load(&args.key),
@@ -52,10 +74,18 @@ pub async fn run(args: Args) -> u8 {
         return exit::OK;
     }
     let Some(node) = args.node else { return exit::USAGE };
-    attest(AgentConfig { socket: args.socket, node, signer: Arc::new(key), mode: SOCKET_MODE }).await
+    let quotes = match args.tpm.map(|address| args.quotes.config(&address)).transpose() {
+        Ok(quotes) => quotes,
+        Err(error) => {
+            eprintln!("portcullis: {error}");
+            return exit::CONFIGURATION;
+        }
+    };
+    let config = AgentConfig { socket: args.socket, node, signer: Arc::new(key), mode: SOCKET_MODE };
+    attest(config, quotes).await
 }
 
-async fn attest(config: AgentConfig) -> u8 {
+async fn attest(config: AgentConfig, quotes: Option<QuoterConfig>) -> u8 {
     let started = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).try_init();
     if let Err(error) = started {
         eprintln!("portcullis: the log was started before: {error}");
@@ -63,7 +93,11 @@ async fn attest(config: AgentConfig) -> u8 {
     crate::cli::serve::harden();
     let socket = config.socket.clone();
     let clock = Arc::new(Clock::new(Arc::new(SystemTime), WallTime(0)));
-    match Agent::bind(config, clock) {
+    let agent = Agent::bind(config, clock).map(|agent| match quotes {
+        Some(quotes) => agent.with_tpm(quotes),
+        None => agent,
+    });
+    match agent {
         Ok(agent) => {
             println!("portcullis: attesting on {}", socket.display());
             agent.run(async { drop(crate::cli::serve::wait_for_signal().await) }).await;

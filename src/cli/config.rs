@@ -51,6 +51,9 @@ pub struct BrokerSection {
     /// Milliseconds to answer a challenge, 1 to 30 000.
     #[serde(default = "default_answer_within_ms")]
     pub answer_within_ms: u32,
+    /// The longest time between two attestations of a held lease, milliseconds, 1000 to 300 000.
+    #[serde(default = "default_reattest_within_ms")]
+    pub reattest_within_ms: u32,
     /// Whether clients that cannot reach the TLS exporter are served at all.
     #[serde(default)]
     pub allow_channel_binding_none: bool,
@@ -195,6 +198,7 @@ impl Config {
             formats: self.evidence.formats(),
             answer_within_ms: self.broker.answer_within_ms,
             channel_binding_none: self.broker.allow_channel_binding_none,
+            reattest_within_ms: self.broker.reattest_within_ms,
         }
     }
 
@@ -243,6 +247,10 @@ impl Config {
         let answer = self.broker.answer_within_ms;
         if answer == 0 || answer > limits::ANSWER_WITHIN_MS_MAX {
             return impossible("broker.answer_within_ms", "must be 1 to 30000");
+        }
+        let intervals = limits::HOLD_INTERVAL_MS_MIN..=limits::HOLD_INTERVAL_MS_MAX;
+        if !intervals.contains(&self.broker.reattest_within_ms) {
+            return impossible("broker.reattest_within_ms", "must be 1000 to 300000");
         }
         if self.trust_domain.is_empty() {
             return impossible("trust_domain", "at least one is needed");
@@ -311,6 +319,10 @@ fn impossible(key: &str, why: &str) -> Result<(), ConfigError> {
 }
 
 /// A workload asks its own node over a socket; seconds are ample, and 30 are the protocol's most.
+fn default_reattest_within_ms() -> u32 {
+    limits::HOLD_INTERVAL_MS
+}
+
 fn default_answer_within_ms() -> u32 {
     10_000
 }

@@ -8,6 +8,8 @@ use crate::evidence::nitro::{self, NitroTrust};
 use crate::evidence::process;
 use crate::evidence::sev_snp::{self, Product, SevSnpTrust, SigningKey};
 use crate::evidence::tdx::{self, Collateral, TdxTrust};
+use crate::evidence::tpm2;
+use crate::evidence::tpm2::enroll::{ManufacturerError, Manufacturers, Revocation};
 use crate::limits;
 use crate::time::Now;
 use aws_lc_rs::digest;
@@ -16,6 +18,7 @@ use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// `[evidence]`
 #[derive(Clone, Debug, Deserialize)]
@@ -29,9 +32,11 @@ pub struct EvidenceSection {
     pub sev_snp: SevSnpSection,
     /// `[evidence.tdx]`
     pub tdx: TdxSection,
+    /// `[evidence.tpm2]`
+    pub tpm2: Tpm2Section,
 }
 
-/// A format that can be configured. (`tpm2` verifies offline; it is not among them until keys are enrolled by `admin`.)
+/// A format that can be configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
@@ -43,6 +48,8 @@ pub enum Format {
     SevSnp,
     /// Intel TDX.
     Tdx,
+    /// A TPM 2.0 of an enrolled node.
+    Tpm2,
 }
 
 /// `[evidence.nitro]`
@@ -91,6 +98,24 @@ pub struct TdxSection {
     pub minimum_evaluation_data_number: u32,
 }
 
+/// `[evidence.tpm2]`: who may say that a node's TPM is one, when its key is enrolled.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tpm2Section {
+    /// Roots of manufacturers whose revocation lists are demanded, PEM or DER.
+    pub roots: Vec<PathBuf>,
+    /// Roots of manufacturers that publish no lists, PEM or DER.
+    pub roots_without_lists: Vec<PathBuf>,
+    /// Manufacturers that are compiled in, whose lists are demanded: `google-gce`.
+    pub manufacturers: BTreeSet<String>,
+    /// The same, without lists.
+    pub manufacturers_without_lists: BTreeSet<String>,
+    /// Certificates between an EK's and its root, PEM or DER.
+    pub intermediates: Vec<PathBuf>,
+    /// The manufacturers' revocation lists, DER or PEM.
+    pub lists: Vec<PathBuf>,
+}
+
 impl Default for EvidenceSection {
     /// A node's word about a process, alone.
     fn default() -> Self {
@@ -99,6 +124,7 @@ impl Default for EvidenceSection {
             nitro: NitroSection::default(),
             sev_snp: SevSnpSection::default(),
             tdx: TdxSection::default(),
+            tpm2: Tpm2Section::default(),
         }
     }
 }
@@ -111,6 +137,7 @@ impl EvidenceSection {
             Format::Nitro => nitro::FORMAT,
             Format::SevSnp => sev_snp::FORMAT,
             Format::Tdx => tdx::FORMAT,
+            Format::Tpm2 => tpm2::FORMAT,
         };
         self.formats.iter().map(|format| name(format).to_owned()).collect()
     }
@@ -122,7 +149,10 @@ impl EvidenceSection {
         let snp =
             snp.roots.iter_mut().chain(&mut snp.intermediates).chain(&mut snp.certificates).chain(lists);
         let tdx = self.tdx.roots.iter_mut().chain(&mut self.tdx.collateral);
-        self.nitro.roots.iter_mut().chain(snp).chain(tdx)
+        let tpm2 = &mut self.tpm2;
+        let roots = tpm2.roots.iter_mut().chain(&mut tpm2.roots_without_lists);
+        let tpm2 = roots.chain(&mut tpm2.intermediates).chain(&mut tpm2.lists);
+        self.nitro.roots.iter_mut().chain(snp).chain(tdx).chain(tpm2)
     }
 
     /// What is impossible, in words.
@@ -172,6 +202,10 @@ impl EvidenceSection {
         }
         if self.formats.contains(&Format::Tdx) {
             hardware.tdx = held(self.tdx.read());
+        }
+        // The keys themselves are enrolled, and come from the store.
+        if self.formats.contains(&Format::Tpm2) {
+            hardware.manufacturers = held(self.tpm2.read().map(Arc::new));
         }
         hardware
     }
@@ -236,6 +270,39 @@ impl TdxSection {
         }
         Ok(trust.with_minimum_evaluation_data_number(self.minimum_evaluation_data_number))
     }
+}
+
+impl Tpm2Section {
+    fn read(&self) -> Result<Manufacturers, String> {
+        let mut all = Manufacturers::none();
+        let compiled_in = [
+            (&self.manufacturers, Revocation::Demanded),
+            (&self.manufacturers_without_lists, Revocation::NotPublished),
+        ];
+        for (names, revocation) in compiled_in {
+            for name in names {
+                all = all.and_pinned(name, revocation).map_err(|error| format!("`{name}`: {error}"))?;
+            }
+        }
+        let of_files =
+            [(&self.roots, Revocation::Demanded), (&self.roots_without_lists, Revocation::NotPublished)];
+        for (paths, revocation) in of_files {
+            for path in paths {
+                all = all.and_roots(&bytes(path)?, revocation).map_err(|error| at(path, &error))?;
+            }
+        }
+        for path in &self.intermediates {
+            all = all.and_intermediates(&bytes(path)?).map_err(|error| at(path, &error))?;
+        }
+        for path in &self.lists {
+            all = all.and_lists(&bytes(path)?).map_err(|error| at(path, &error))?;
+        }
+        Ok(all)
+    }
+}
+
+fn at(path: &Path, error: &ManufacturerError) -> String {
+    format!("{}: {error}", path.display())
 }
 
 fn held<T>(read: Result<T, String>) -> Held<T> {

@@ -6,17 +6,20 @@
 
 use crate::cli::deliver::{Delivered, Deliveries, DeliveryError, is_ours};
 use crate::cli::exit;
+use crate::cli::keep::{Keeper, Over};
 use crate::cli::launch::{self, Launch, LaunchError};
 use crate::cli::workload::{BrokerArgs, Discreet, Output, refuse};
-use crate::client::{Attester, Lease, ReleaseError, Request, SocketAttester, release};
+use crate::client::{Attester, Lease, ReleaseError, Request, SocketAttester, hold, release};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Run a program with released secrets.
 ///
@@ -26,12 +29,20 @@ use tokio::sync::mpsc;
 /// USR2 are passed on to it; INT and QUIT from a terminal reach it by themselves. It finds itself at /proc/self/fd/N, a
 /// sealed copy.
 ///
-/// Exit codes: the program's own, or 128 and the number of the signal that ended it. Before it runs: 64 usage; 69 could
-/// not connect; 70 a fault of this machine; 75 verification was not possible; 76 not the broker; 77 denied;
-/// 78 configuration; 126 the program cannot be run; 127 there is none. A program may use these numbers too: with
-/// --output json, what this command says is one object on stderr.
+/// With --hold the lease lives as long as the program does, and the program no longer than the lease: the broker has this
+/// command attested again and again. A refusal stops the program at once. Where a round is uncertain or the connection is
+/// lost, new streams are opened, each attested in full, and the program is stopped at the lease's end if none was granted. A
+/// renewed certificate file takes over by itself. PORTCULLIS_LEASE_NOT_AFTER is then the end of the first period. When the program ends, so does its lease. The program is stopped by TERM
+/// and, after --grace, by KILL; what it started itself is not.
+///
+/// Exit codes: the program's own, or 128 and the number of the signal that ended it. Before it runs, and where the end of
+/// its lease stopped it: 64 usage; 69 could not connect; 70 a fault of this machine; 75 verification was not possible;
+/// 76 not the broker; 77 denied; 78 configuration; 126 the program cannot be run; 127 there is none. A program may use these
+/// numbers too: with --output json, what this command says is one object on stderr.
 ///
 /// Example: portcullis exec --secret kv/payments/stripe:api_key=STRIPE_API_KEY -- /usr/bin/payments --port 8080
+///
+/// Example: portcullis exec --hold --file kv/payments/tls:key=TLS_KEY_FILE -- /usr/bin/payments
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The secrets and how they reach the program.
@@ -40,6 +51,13 @@ pub struct Args {
     /// How long the lease shall be, seconds; 0 is the secrets' default. Too long is denied.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub ttl: u32,
+    /// Hold the lease for as long as the program runs, and stop the program when it ends. --ttl is then the length of each
+    /// period.
+    #[arg(long)]
+    pub hold: bool,
+    /// With --hold: seconds between TERM and KILL when the program is stopped.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "hold")]
+    pub grace: u64,
     /// Let the program have the PORTCULLIS_ variables too, for one that asks the broker itself.
     #[arg(long)]
     pub pass_configuration: bool,
@@ -61,18 +79,21 @@ pub async fn run(args: Args) -> u8 {
     outcome(&args, attester).await.unwrap_or_else(|failure| failure.tell(args.output))
 }
 
-/// Everything that ends before the program has run.
+/// Everything that keeps the program from running, or stops it.
 enum Failure {
     Launch(LaunchError),
     Release(ReleaseError),
     Delivery(DeliveryError),
     Start(io::Error),
+    /// It ran, and was stopped as its lease was over.
+    Stopped(Over),
 }
 
 impl Failure {
     fn tell(&self, output: Output) -> u8 {
         let (code, message) = match self {
             Failure::Release(error) => return refuse(error, output),
+            Failure::Stopped(over) => return over.tell(output),
             Failure::Launch(error @ LaunchError::NotFound(_)) => (exit::NOT_FOUND, error.to_string()),
             Failure::Launch(error) => (exit::NOT_EXECUTABLE, error.to_string()),
             Failure::Delivery(error @ DeliveryError::Memory(_)) => (exit::INTERNAL, error.to_string()),
@@ -92,7 +113,10 @@ impl Failure {
     }
 }
 
-async fn outcome<A: Attester>(args: &Args, attester: impl FnOnce(Vec<u32>) -> A) -> Result<u8, Failure> {
+async fn outcome<A: Attester + 'static>(
+    args: &Args,
+    attester: impl FnOnce(Vec<u32>) -> A,
+) -> Result<u8, Failure> {
     let paths = args.deliveries.paths().map_err(Failure::Delivery)?;
     let config = args.broker.config().map_err(|error| Failure::Release(error.into()))?;
     let (program, arguments) = args.program.split_first().ok_or_else(no_program)?;
@@ -101,13 +125,68 @@ async fn outcome<A: Attester>(args: &Args, attester: impl FnOnce(Vec<u32>) -> A)
     let launch = launch::open(program, search_path.as_deref()).map_err(Failure::Launch)?;
     let attester = attester(launch.program_fds());
     let request = Request { ttl_seconds: args.ttl, ..Request::of(paths) };
+    if args.hold {
+        let held = hold(&config, &attester, request.clone()).await.map_err(Failure::Release)?;
+        return run_held(args, launch, arguments, Keeper::new(config, attester, request, held)).await;
+    }
     let lease = release(&config, &attester, request).await.map_err(Failure::Release)?;
     let delivered = args.deliveries.deliver(&lease).map_err(Failure::Delivery)?;
     let environment = environment(std::env::vars_os(), args.pass_configuration, &lease, &delivered);
     // From here the secrets are in sealed files and in what the child will get.
     drop(lease);
-    let status = run_child(launch, arguments, environment, delivered).await.map_err(Failure::Start)?;
+    let (child, _launch, signals) =
+        start(launch, arguments, environment, delivered).map_err(Failure::Start)?;
+    let status = supervise(child, signals).await.map_err(Failure::Start)?;
     Ok(code_of(status))
+}
+
+/// Runs the program for as long as its lease is held.
+async fn run_held<A: Attester + 'static>(
+    args: &Args,
+    launch: Launch,
+    arguments: &[OsString],
+    mut keeper: Keeper<A>,
+) -> Result<u8, Failure> {
+    let delivered = match args.deliveries.deliver(keeper.lease()) {
+        Ok(delivered) => delivered,
+        Err(error) => {
+            keeper.finish().await;
+            return Err(Failure::Delivery(error));
+        }
+    };
+    let variables = std::env::vars_os();
+    let environment = environment(variables, args.pass_configuration, keeper.lease(), &delivered);
+    keeper.forget_secrets();
+    let (child, launch, mut signals) = match start(launch, arguments, environment, delivered) {
+        Ok(started) => started,
+        Err(error) => {
+            keeper.finish().await;
+            return Err(Failure::Start(error));
+        }
+    };
+    let mut child = Supervised::new(child).map_err(Failure::Start)?;
+    let over = {
+        let mut keeping = std::pin::pin!(keeper.keep());
+        loop {
+            tokio::select! {
+                status = child.ended() => break Err(status),
+                Some(signal) = signals.recv() => child.pass_on(signal),
+                over = &mut keeping => break Ok(over),
+            }
+        }
+    };
+    // The copies were open until now: each round measured them.
+    drop(launch);
+    match over {
+        Ok(over) => {
+            child.stop(Duration::from_secs(args.grace)).await.map_err(Failure::Start)?;
+            Err(Failure::Stopped(over))
+        }
+        Err(status) => {
+            keeper.finish().await;
+            status.map(code_of).map_err(Failure::Start)
+        }
+    }
 }
 
 fn no_program() -> Failure {
@@ -129,41 +208,72 @@ fn environment(
     kept.chain(lease).chain(delivered.variables.iter().cloned()).collect()
 }
 
-async fn run_child(
+/// Starts the child; gives its signals too, and what it was started from.
+fn start(
     launch: Launch,
     arguments: &[OsString],
     environment: Vec<(OsString, OsString)>,
     delivered: Delivered,
-) -> io::Result<ExitStatus> {
+) -> io::Result<(Child, Launch, mpsc::Receiver<Signal>)> {
     let mut command = launch.command(arguments, environment);
     if let Some(stdin) = delivered.stdin {
         command.settings().stdin(Stdio::from(stdin));
     }
     // Before the child is there, so that no signal falls between; until now one simply ends this command.
     let signals = caught_signals()?;
-    let child = command.spawn()?;
+    let (child, launch) = command.spawn()?;
     // The child has its own copies.
     drop(delivered.inherited);
-    supervise(child, signals).await
+    Ok((child, launch, signals))
 }
 
-/// Waits for the child and passes signals on; by a pidfd, so that they never reach another process of its number.
-async fn supervise(mut child: Child, mut signals: mpsc::Receiver<Signal>) -> io::Result<ExitStatus> {
-    let pidfd = match rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
-        Ok(pidfd) => pidfd,
-        Err(error) => {
-            // A child that could not be told to stop is stopped now.
-            child.kill()?;
-            child.wait()?;
-            return Err(error.into());
-        }
-    };
-    let mut waiting = tokio::task::spawn_blocking(move || child.wait());
+/// Waits for the child and passes signals on.
+async fn supervise(child: Child, mut signals: mpsc::Receiver<Signal>) -> io::Result<ExitStatus> {
+    let mut child = Supervised::new(child)?;
     loop {
         tokio::select! {
-            status = &mut waiting => return status.map_err(io::Error::other)?,
-            Some(signal) = signals.recv() => pass_on(&pidfd, signal),
+            status = child.ended() => return status,
+            Some(signal) = signals.recv() => child.pass_on(signal),
         }
+    }
+}
+
+/// A child and its pidfd, so that no signal ever reaches another process of its number.
+struct Supervised {
+    pidfd: OwnedFd,
+    waiting: JoinHandle<io::Result<ExitStatus>>,
+}
+
+impl Supervised {
+    fn new(mut child: Child) -> io::Result<Supervised> {
+        match rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Supervised { pidfd, waiting: tokio::task::spawn_blocking(move || child.wait()) }),
+            Err(error) => {
+                // A child that could not be told to stop is stopped now.
+                child.kill()?;
+                child.wait()?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Waits for its end; to be awaited to the end once.
+    async fn ended(&mut self) -> io::Result<ExitStatus> {
+        (&mut self.waiting).await.map_err(io::Error::other)?
+    }
+
+    fn pass_on(&self, signal: Signal) {
+        pass_on(&self.pidfd, signal);
+    }
+
+    /// TERM, and after `grace` KILL.
+    async fn stop(mut self, grace: Duration) -> io::Result<ExitStatus> {
+        let _ended = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
+        if let Ok(status) = tokio::time::timeout(grace, self.ended()).await {
+            return status;
+        }
+        let _ended = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        self.ended().await
     }
 }
 
@@ -245,6 +355,8 @@ mod tests {
         Args {
             deliveries,
             ttl: 0,
+            hold: false,
+            grace: 10,
             pass_configuration: false,
             output: Output::Text,
             broker: broker(fake),

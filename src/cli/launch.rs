@@ -138,10 +138,10 @@ impl LaunchCommand {
         &mut self.command
     }
 
-    /// Runs it as a child. Descriptors of the copies are closed here afterwards.
-    pub fn spawn(mut self) -> io::Result<Child> {
+    /// Runs it as a child. The copies stay open here for as long as the [`Launch`] lives, to be measured again.
+    pub fn spawn(mut self) -> io::Result<(Child, Launch)> {
         self.let_script_through()?;
-        self.command.spawn()
+        Ok((self.command.spawn()?, self.launch))
     }
 
     /// Becomes it. Returns only if that fails.
@@ -358,7 +358,7 @@ mod tests {
     fn output(launch: Launch, arguments: &[&str]) -> String {
         let mut command = launch.command(arguments, [("GIVEN", "yes")]);
         command.settings().stdout(Stdio::piped());
-        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        let output = command.spawn().unwrap().0.wait_with_output().unwrap();
         assert!(output.status.success());
         String::from_utf8(output.stdout).unwrap()
     }

@@ -51,7 +51,9 @@ pub async fn run(args: Args) -> u8 {
             if matches!(error, StartError::Store(_) | StartError::Log(_) | StartError::LogMissing)
                 || matches!(error, StartError::StoreBehindLog { .. })
             {
-                eprintln!("portcullis: nothing was changed; deploy/backup.md says what to keep, and how to restore");
+                eprintln!(
+                    "portcullis: nothing was changed; deploy/backup.md says what to keep, and how to restore"
+                );
             }
             exit::CONFIGURATION
         }

@@ -214,8 +214,8 @@ pub enum Violation {
     /// The challenge names another channel binding than the TLS exporter, the only one asked for.
     #[error("another channel binding than tls-exporter")]
     ChannelBinding,
-    /// The first challenge's round is not 0.
-    #[error("the round of the first challenge is not 0")]
+    /// The challenge's round is not the next one, from 0.
+    #[error("the challenge's round is not the next one")]
     Round,
     /// The lease's id is not `[A-Za-z0-9_-]{16,64}`.
     #[error("the lease id is malformed")]
@@ -223,8 +223,8 @@ pub enum Violation {
     /// The lease has no end, has already ended, or ends absurdly late.
     #[error("the end of the lease is absent, past or absurd")]
     NotAfter,
-    /// A lease that nobody asked to hold is to be attested again.
-    #[error("a hold that was not asked for")]
+    /// A lease that nobody asked to hold is to be attested again, or one that was to be held is not.
+    #[error("a hold that was not asked for, or none that was")]
     Hold,
     /// Not the secrets that were asked for, in that order.
     #[error("not the secrets that were asked for, in that order")]

@@ -78,10 +78,10 @@ fn opened(released: v1::Released, asked: &Asked<'_>) -> Result<Lease, Violation>
     if !is_lease_id(&released.lease_id) {
         return Err(Violation::LeaseId);
     }
-    if released.reattest_within_ms != 0 {
+    if (released.reattest_within_ms != 0) != asked.request.hold() {
         return Err(Violation::Hold);
     }
-    let not_after = check_end(released.not_after, asked)?;
+    let not_after = check_end(released.not_after, asked.request, asked.now)?;
     let wanted = asked.request.secrets();
     let matches = wanted.iter().zip(&released.secrets).all(|(wanted, got)| wanted.path.as_str() == got.path);
     if released.secrets.len() != wanted.len() || !matches {
@@ -116,13 +116,17 @@ fn open_one(
 }
 
 /// The lease's end: after now, and not absurdly later than was asked for.
-fn check_end(end: Option<prost_types::Timestamp>, asked: &Asked<'_>) -> Result<WallTime, Violation> {
+pub(super) fn check_end(
+    end: Option<prost_types::Timestamp>,
+    request: &ReleaseRequest,
+    now: WallTime,
+) -> Result<WallTime, Violation> {
     let end = end.filter(|end| end.seconds > 0).ok_or(Violation::NotAfter)?;
     let nanoseconds = u32::try_from(end.nanos).ok().filter(|nanoseconds| *nanoseconds < 1_000_000_000);
     let milliseconds = nanoseconds.ok_or(Violation::NotAfter)? / 1_000_000;
     let end = WallTime::from_seconds(end.seconds).plus(milliseconds.into());
-    let seconds = u64::from(asked.request.ttl_seconds()).saturating_add(LATEST_END_SECONDS);
-    let sane = end > asked.now && end <= asked.now.plus(seconds.saturating_mul(1000));
+    let seconds = u64::from(request.ttl_seconds()).saturating_add(LATEST_END_SECONDS);
+    let sane = end > now && end <= now.plus(seconds.saturating_mul(1000));
     sane.then_some(end).ok_or(Violation::NotAfter)
 }
 

@@ -23,6 +23,7 @@ mod config;
 mod connection;
 mod credentials;
 mod error;
+mod hold;
 mod lease;
 mod link;
 pub mod raw;
@@ -35,6 +36,7 @@ pub use attester::{AttestError, Attester, SocketAttester};
 pub use config::{Config, ConfigError, DEFAULT_ATTESTER, DEFAULT_DEADLINE_SECONDS};
 pub use connection::Connection;
 pub use error::{CertificateRefused, ConnectError, Imposture, Kind, PeerRefused, ReleaseError, Violation};
+pub use hold::{Held, hold};
 pub use lease::{Lease, Secret, Value};
 pub use release::{Request, release};
 

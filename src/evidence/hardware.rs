@@ -8,8 +8,10 @@ use super::nitro::{self, NitroTrust};
 use super::outcome::Refusal;
 use super::sev_snp::{self, SevSnpTrust};
 use super::tdx::{self, TdxTrust};
+use super::tpm2::enroll::Manufacturers;
 use super::tpm2::{self, Tpm2Trust};
 use crate::denial::Denial;
+use std::sync::Arc;
 
 /// What is known of one format's trust. The zero value takes nothing.
 #[derive(Clone, Debug, Default)]
@@ -26,9 +28,14 @@ pub enum Held<T> {
 impl<T> Held<T> {
     /// The trust. **Denies** `EvidenceFormatNotOffered`, `CollateralUnavailable`.
     pub fn get(&self, format: &str) -> Result<&T, Refusal> {
+        self.get_or(format, Denial::CollateralUnavailable)
+    }
+
+    /// The trust. **Denies** `EvidenceFormatNotOffered`, and `unknown` where it could not be read.
+    pub fn get_or(&self, format: &str, unknown: Denial) -> Result<&T, Refusal> {
         match self {
             Held::NotTaken => Err(Refusal::new(Denial::EvidenceFormatNotOffered, format!("`{format}`"))),
-            Held::Unknown(why) => Err(Refusal::new(Denial::CollateralUnavailable, why.clone())),
+            Held::Unknown(why) => Err(Refusal::new(unknown, why.clone())),
             Held::Known(trust) => Ok(trust),
         }
     }
@@ -39,6 +46,8 @@ impl<T> Held<T> {
 pub struct Hardware {
     /// For `tpm2`: the enrolled keys.
     pub tpm2: Held<Tpm2Trust>,
+    /// For the enrolment of those: the TPMs' manufacturers. No release rests on them.
+    pub manufacturers: Held<Arc<Manufacturers>>,
     /// For `nitro`.
     pub nitro: Held<NitroTrust>,
     /// For `sev-snp`.
@@ -58,6 +67,7 @@ impl Hardware {
         }
         let all = [
             why(tpm2::FORMAT, &self.tpm2),
+            why(tpm2::FORMAT, &self.manufacturers),
             why(nitro::FORMAT, &self.nitro),
             why(sev_snp::FORMAT, &self.sev_snp),
             why(tdx::FORMAT, &self.tdx),

@@ -2,6 +2,7 @@
 
 use crate::case::{Case, Denied, Stage};
 use crate::challenge::binding::Binding;
+use crate::challenge::round::{self, HoldTerms};
 use crate::challenge::{Answer, answer::AnswerParts};
 use crate::denial::Denial;
 use crate::evidence::documents::Documents;
@@ -15,15 +16,14 @@ use crate::time::Now;
 use crate::transport::peer::Peer;
 use crate::transport::trust::Trust;
 use arc_swap::ArcSwap;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The verifiers of all formats, and what they hold evidence against.
 pub struct Verifiers {
     nodes: ArcSwap<Option<Nodes>>,
     hardware: ArcSwap<(u64, Hardware)>,
     /// The counters last seen of each enrolled attestation key.
-    seen: Mutex<BTreeMap<tpm2::AkName, tpm2::Counters>>,
+    seen: tpm2::Seen,
 }
 
 /// All documents of one answer verified: key, signature, binding. What they say is not appraised yet.
@@ -39,6 +39,8 @@ pub struct VerifiedEvidence {
     binding: Binding,
     channel_binding: ChannelBinding,
     documents: Documents,
+    held: Option<Arc<round::Held>>,
+    terms: HoldTerms,
     case: Box<Case>,
 }
 
@@ -48,25 +50,18 @@ impl Verifiers {
         Verifiers {
             nodes: ArcSwap::from_pointee(nodes),
             hardware: ArcSwap::default(),
-            seen: Mutex::default(),
+            seen: tpm2::Seen::default(),
         }
     }
 
-    /// Counters seen of a key: none lower counts from now on. They are durable elsewhere; a start hands them in.
-    pub fn note_seen(&self, key: tpm2::AkName, counters: tpm2::Counters) {
-        let mut seen = self.seen();
-        let highest = seen.entry(key).or_default();
-        *highest = counters.max(*highest);
+    /// The counters last seen of the enrolled attestation keys.
+    pub fn seen(&self) -> &tpm2::Seen {
+        &self.seen
     }
 
-    /// The counters last seen of a key.
-    pub fn last_seen(&self, key: &tpm2::AkName) -> Option<tpm2::Counters> {
-        self.seen().get(key).copied()
-    }
-
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<tpm2::AkName, tpm2::Counters>> {
-        // A panic while the lock was held leaves whole entries.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The TPMs' manufacturers, for enrolment.
+    pub fn manufacturers(&self) -> Held<Arc<tpm2::enroll::Manufacturers>> {
+        self.hardware.load().1.manufacturers.clone()
     }
 
     /// Swaps what hardware evidence is held against; without it, none is taken.
@@ -79,7 +74,18 @@ impl Verifiers {
 
     /// Swaps the enrolled attestation keys.
     pub fn set_tpm2(&self, tpm2: Held<tpm2::Tpm2Trust>) {
+        if let Held::Known(trust) = &tpm2 {
+            self.seen.forget_others(trust);
+        }
         self.hardware.rcu(|old| (old.0.saturating_add(1), Hardware { tpm2: tpm2.clone(), ..old.1.clone() }));
+    }
+
+    /// The epoch of the enrolled attestation keys; none where they could not be read, or are not taken.
+    pub fn tpm2_epoch(&self) -> Option<u64> {
+        match &self.hardware.load().1.tpm2 {
+            Held::Known(trust) => Some(trust.epoch()),
+            Held::NotTaken | Held::Unknown(_) => None,
+        }
     }
 
     /// Changes with each [`Verifiers::set_hardware`].
@@ -99,7 +105,7 @@ impl Verifiers {
 
     /// Verifies every document; all must, and the first that does not decides. **Denies** as the module says.
     pub fn verify(&self, answer: Answer, now: Now) -> Result<VerifiedEvidence, Denied> {
-        let AnswerParts { peer, request, binding, channel_binding, documents, mut case } =
+        let AnswerParts { peer, request, binding, channel_binding, documents, held, terms, mut case } =
             answer.into_parts();
         case.stage = Stage::Evidence;
         let nodes = self.nodes.load();
@@ -122,8 +128,10 @@ impl Verifiers {
             Ok(documents) => documents,
             Err(refusal) => return Err(case.deny_because(refusal.denial, refusal.detail)),
         };
-        if let Some(quote) = documents.tpm2() {
-            self.note_seen(quote.ak_name().clone(), quote.counters());
+        if let (Some(quote), Held::Known(trust)) = (documents.tpm2(), &hardware.1.tpm2)
+            && let Some(ak) = trust.by_name(quote.ak_name())
+        {
+            self.seen.note(ak, quote.counters());
         }
         if documents.has_hardware() {
             case.epochs.insert(HARDWARE.to_owned(), hardware.0);
@@ -131,7 +139,7 @@ impl Verifiers {
         if note_claims(&mut case, &documents).is_err() {
             return Err(case.deny(Denial::Defect));
         }
-        Ok(VerifiedEvidence { peer, request, binding, channel_binding, documents, case })
+        Ok(VerifiedEvidence { peer, request, binding, channel_binding, documents, held, terms, case })
     }
 }
 
@@ -176,8 +184,10 @@ fn verify_one(document: &Document, against: &Against<'_>, into: &mut Documents) 
             into.process = Some(process::verify(body, nodes, binding, identity, *now)?);
         }
         tpm2::FORMAT => {
-            let trust = hardware.tpm2.get(tpm2::FORMAT)?;
-            let seen = |name: &tpm2::AkName| against.verifiers.last_seen(name);
+            let trust = hardware.tpm2.get_or(tpm2::FORMAT, Denial::NodesUnavailable)?;
+            against.verifiers.seen.check_kept()?;
+            let seen =
+                |name: &tpm2::AkName| trust.by_name(name).and_then(|ak| against.verifiers.seen.last(ak));
             into.tpm2 = Some(tpm2::verify(body, endorsements, bound, trust, &seen, *now, &mut checks)?);
         }
         nitro::FORMAT => {
@@ -216,6 +226,16 @@ impl VerifiedEvidence {
     /// How it is tied to the connection.
     pub fn channel_binding(&self) -> ChannelBinding {
         self.channel_binding
+    }
+
+    /// The held lease that this is a later round of; none in the first.
+    pub fn held(&self) -> Option<&Arc<round::Held>> {
+        self.held.as_ref()
+    }
+
+    /// How often a held lease is attested again.
+    pub fn hold_terms(&self) -> HoldTerms {
+        self.terms
     }
 
     /// What verified.

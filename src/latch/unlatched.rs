@@ -33,10 +33,12 @@ impl Latches {
     }
 
     /// **Denies** `LatchHolds` where a refusal of this subject stands for any secret asked for; its record's id goes into
-    /// the case as `detail`, and the attempt lengthens nothing.
+    /// the case as `detail`, and the attempt lengthens nothing. Rounds of a held lease are not answered from a latch.
     pub fn check(&self, mut current: CurrentEvidence, now: Now) -> Result<Unlatched, Denied> {
         current.evidence_mut().case_mut().stage = Stage::Latch;
-        match self.held(current.evidence().case(), now) {
+        let later_round = current.evidence().held().is_some();
+        let held = if later_round { None } else { self.held(current.evidence().case(), now) };
+        match held {
             None => Ok(Unlatched { current }),
             Some((secret, record)) => {
                 let mut case = current.into_evidence().into_case();

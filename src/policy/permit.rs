@@ -74,6 +74,7 @@ pub struct Permit {
     result: AttestationResult,
     secrets: Vec<Permitted>,
     ttl_seconds: u32,
+    reattest_within_ms: u32,
 }
 
 /// One permitted secret.
@@ -130,14 +131,18 @@ impl Pdp {
                 refused.get_or_insert((path, denial, detail));
             }
         }
-        let refused = refused.or_else(|| refuse_terms(result.evidence(), &standings, ttl_seconds));
+        let reattest = result.evidence().hold_terms().interval_ms(ttl_seconds);
+        let reattest = if result.evidence().request().hold() { reattest } else { Some(0) };
+        let refused =
+            refused.or_else(|| refuse_terms(result.evidence(), &standings, ttl_seconds, reattest.is_some()));
         if let Some((path, denial, detail)) = refused {
             let mut case = result.into_case();
             case.refused_secret = Some(path);
             return Err(case.deny_because(denial, detail));
         }
         let secrets = permitted(&mut result, &standings);
-        Ok(Permit { result, secrets, ttl_seconds })
+        let reattest_within_ms = reattest.unwrap_or(0);
+        Ok(Permit { result, secrets, ttl_seconds, reattest_within_ms })
     }
 
     async fn look_up(&self, secrets: &[SecretRequest]) -> Vec<Result<SecretStanding, Unknown>> {
@@ -168,6 +173,11 @@ impl Permit {
     /// The lease's length, seconds.
     pub fn ttl_seconds(&self) -> u32 {
         self.ttl_seconds
+    }
+
+    /// Within what time the lease is attested again, milliseconds; 0 unless it is held.
+    pub fn reattest_within_ms(&self) -> u32 {
+        self.reattest_within_ms
     }
 
     /// The earliest end of all that this rests on, exclusive.
@@ -246,6 +256,7 @@ fn refuse_terms(
     evidence: &VerifiedEvidence,
     standings: &[Standing],
     ttl_seconds: u32,
+    long_enough: bool,
 ) -> Option<(String, Denial, String)> {
     let known = standings.iter().flatten();
     let paired = || evidence.request().secrets().iter().zip(standings.iter().flatten());
@@ -255,8 +266,9 @@ fn refuse_terms(
         let detail = format!("{ttl_seconds} s asked, {smallest} s are the maximum");
         return Some((shortest.0.path.to_string(), Denial::TtlTooLong, detail));
     }
-    if evidence.request().hold() {
-        return Some((shortest.0.path.to_string(), Denial::HoldUnavailable, String::new()));
+    if !long_enough {
+        let detail = format!("{ttl_seconds} s are too short for a round within them");
+        return Some((shortest.0.path.to_string(), Denial::HoldUnavailable, detail));
     }
     let takes = |(secret, standing): &(&SecretRequest, &SecretStanding)| {
         standing.takes_parameters || secret.parameters.is_empty()
@@ -281,10 +293,15 @@ fn effective_ttl(asked: u32, standings: &[Standing]) -> u32 {
 
 fn permitted(result: &mut AttestationResult, standings: &[Standing]) -> Vec<Permitted> {
     let paired = result.evidence().request().secrets().iter().zip(standings.iter().flatten());
+    let held = result.evidence().held();
+    let of_lease = |path: &SecretPath| {
+        held.and_then(|held| held.secrets.iter().find(|(held, _)| held == path)).map(|(_, version)| *version)
+    };
     let secrets: Vec<Permitted> = paired
         .map(|(secret, standing)| Permitted {
             path: secret.path.clone(),
-            version: standing.version,
+            // Within a lease a version does not change.
+            version: of_lease(&secret.path).unwrap_or(standing.version),
             epoch: standing.epoch,
         })
         .collect();

@@ -52,6 +52,7 @@ impl Registry {
         for kind in [Kind::Node, Kind::ReferenceSet, Kind::Policy, Kind::Administrator, Kind::Revocation] {
             self.load_kind(kind).await;
         }
+        self.load_kind(Kind::AttestationKey).await;
     }
 
     /// Loads one kind; kinds that are read on demand need nothing.
@@ -62,6 +63,7 @@ impl Registry {
             Kind::Policy => self.load_policy().await,
             Kind::Administrator => self.load_administrators().await,
             Kind::Revocation => self.load_revocations().await,
+            Kind::AttestationKey => self.load_attestation_keys().await,
             Kind::SecretMetadata
             | Kind::SecretValue
             | Kind::Mark
@@ -128,7 +130,11 @@ impl Registry {
         self.broker.trust.set_revocations(revocations);
     }
 
-    async fn read_all<T: DeserializeOwned>(&self, kind: Kind, maximum: usize) -> Option<(Vec<T>, u64)> {
+    pub(super) async fn read_all<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        maximum: usize,
+    ) -> Option<(Vec<T>, u64)> {
         let epoch = self.epoch().await?;
         let records = match self.vault.all(kind, maximum).await {
             Ok(records) => records,

@@ -5,6 +5,7 @@
 //! AU-12, AC-3. Each kind is loaded by itself: one that cannot be read is *unknown*, and touches no other.
 
 pub mod administrator;
+pub mod attestation;
 mod change;
 mod load;
 mod replay;
@@ -30,6 +31,8 @@ pub struct Registry {
     vault: Arc<Vault>,
     broker: Arc<Broker>,
     administrators: ArcSwap<Option<Administrators>>,
+    /// The enrolled attestation keys, with the facts of their enrolment.
+    attestation_keys: ArcSwap<Option<Vec<attestation::StoredAk>>>,
     /// Digests of executables that run others, which no reference set may vouch for alone.
     launchers: std::collections::BTreeSet<[u8; 32]>,
     /// Second records that could not be written yet; nothing is changed before they are.
@@ -47,6 +50,7 @@ impl Registry {
             vault,
             broker,
             administrators: ArcSwap::from_pointee(None),
+            attestation_keys: ArcSwap::from_pointee(None),
             launchers,
             unsettled: Mutex::new(Vec::new()),
         }

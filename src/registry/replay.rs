@@ -10,6 +10,7 @@
 use super::administrator::Role;
 use super::load::StoredRevocation;
 use crate::audit::record::{AdminAct, Event, Record};
+use crate::evidence::tpm2::{self, Recorded};
 use crate::store::marks::{self, HIGHEST_TIME};
 use crate::time::WallTime;
 use serde_json::Value;
@@ -26,6 +27,10 @@ pub struct Since {
     pub(super) policy: bool,
     pub(super) sets: BTreeSet<String>,
     pub(super) nodes: BTreeSet<String>,
+    /// Attestation keys that were enrolled, replaced or removed, by record name.
+    pub(super) attestation_keys: BTreeSet<String>,
+    /// Counters of TPMs, as the claims of verified quotes state them.
+    pub(super) counters: Recorded,
     /// By key: the least that it had since; none: it was removed.
     pub(super) administrators: BTreeMap<String, Option<AdministratorSince>>,
     /// By name in the store: what stands in the end; none: it was lifted again.
@@ -91,8 +96,15 @@ impl Since {
                 let mark = self.marks.entry(name.clone()).or_default();
                 if *lowered { mark.set(value) } else { mark.raise(value) }
             }
-            // A clock that was trusted said it; other records' times were perhaps never trusted.
-            Event::Released { .. } => self.raise_time(record.time),
+            Event::Released { case, .. } | Event::Renewed { case, .. } | Event::Denied { case, .. } => {
+                if let Some(claims) = case.claims.get(tpm2::FORMAT) {
+                    self.counters.take(claims, record.time);
+                }
+                // A clock that was trusted said it; other records' times were perhaps never trusted.
+                if !matches!(record.event, Event::Denied { .. }) {
+                    self.raise_time(record.time);
+                }
+            }
             _ => {}
         }
     }
@@ -114,7 +126,18 @@ impl Since {
             "policy put" => self.policy = true,
             "reference put" => self.sets.extend(texts(details, "sets")),
             "reference remove" => drop(self.sets.insert(target.to_owned())),
-            "node enrol" | "node remove" => drop(self.nodes.insert(target.to_owned())),
+            "node enrol" => drop(self.nodes.insert(target.to_owned())),
+            "node enrol proof" => {
+                self.attestation_keys.extend(text(details, "ak_name").map(str::to_owned));
+                self.attestation_keys.extend(texts(details, "replaces_ak_names"));
+            }
+            "node remove" => {
+                self.attestation_keys.extend(texts(details, "ak_names"));
+                // A key of its TPM alone, or the node with all that it has.
+                if details.get("key_sha256").is_some() || details.get("ak_names").is_none() {
+                    self.nodes.insert(target.to_owned());
+                }
+            }
             "administrator put" => self.put_administrator(details),
             "administrator remove" => {
                 let gone = texts(details, "keys_sha256").map(|key| (key, None));

@@ -173,6 +173,32 @@ async fn the_highest_time_is_that_of_the_last_release_or_of_an_accepted_clock() 
 }
 
 #[tokio::test]
+async fn an_attestation_key_that_was_removed_or_replaced_is_gone_and_its_node_is_not() {
+    let vault = vault().await;
+    for (kind, name) in [
+        (Kind::Node, "n1"),
+        (Kind::Node, "n2"),
+        (Kind::AttestationKey, "aa"),
+        (Kind::AttestationKey, "bb"),
+        (Kind::AttestationKey, "cc"),
+    ] {
+        put(&vault, kind, name, b"{}").await;
+    }
+    let records = [
+        intent(11, "node remove", "n1", json!({ "ak_names": ["aa"] })),
+        intent(12, "node remove", "n2", json!({ "key_sha256": null, "ak_names": [] })),
+        intent(13, "node enrol proof", "n1", json!({ "ak_name": "dd", "replaces_ak_names": ["bb"] })),
+    ];
+    narrowed(&vault, &records).await;
+    let names =
+        async |kind| vault.all(kind, 9).await.unwrap().into_iter().map(|one| one.name).collect::<Vec<_>>();
+    assert_eq!(
+        (names(Kind::Node).await, names(Kind::AttestationKey).await),
+        (vec!["n1".to_owned()], vec!["cc".to_owned()])
+    );
+}
+
+#[tokio::test]
 async fn a_verb_that_is_not_known_is_reported_and_so_is_a_damaged_record() {
     let store = Arc::new(MemoryStore::new());
     let vault = Arc::new(Vault::create(store.clone(), &FixedKey(1)).await.unwrap());

@@ -5,6 +5,7 @@
 //! not open is reported, as it denies by itself. *Source*: `durability.md` "sled"; catalogue row 39.
 
 use super::administrator::Administrator;
+use super::attestation::StoredAk;
 use super::change::{ChangeError, commit};
 use super::replay::{AdministratorSince, MarkSince, SecretSince, Since};
 use crate::audit::Recorder;
@@ -111,6 +112,13 @@ pub async fn narrow(
             format!("node `{name}` was removed or enrolled anew: it is gone until it is enrolled again");
         narrowing.remove(Kind::Node, name, &line).await?;
     }
+    for name in &since.attestation_keys {
+        let line = format!(
+            "attestation key {name} was removed, replaced or enrolled: it is gone until it is enrolled again"
+        );
+        narrowing.remove(Kind::AttestationKey, name, &line).await?;
+    }
+    narrowing.counters(since).await?;
     for (key, administrator) in &since.administrators {
         narrowing.administrator(key, administrator.as_ref()).await?;
     }
@@ -225,6 +233,21 @@ impl Narrowing<'_> {
         let body = serde_json::to_vec(&narrowed).map_err(|_| StoreError::TooLarge("an administrator"))?;
         let line = format!("administrator `{}` has the roles that it had before and since", narrowed.name);
         self.put(Kind::Administrator, key, Some(&record), &body, line).await
+    }
+
+    /// No TPM that was seen with higher counters is taken with lower ones: its enrolment's mark rises to what the log has.
+    async fn counters(&mut self, since: &Since) -> Result<(), StoreError> {
+        let stored = match self.vault.all(Kind::AttestationKey, limits::TPM2_KEYS).await {
+            Ok(stored) => stored,
+            Err(error) => return self.damaged("the attestation keys", error),
+        };
+        for record in stored {
+            let Ok(StoredAk { ak, .. }) = serde_json::from_slice(&record.body) else { continue };
+            if let Some(counters) = since.counters.of(&ak.key.name(), ak.enrolled_at) {
+                marks::raise(self.vault, &ak.mark(), &counters.to_bytes()).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn revocations(&mut self, since: &Since) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@ use crate::case::{Denied, Stage};
 use crate::denial::Denial;
 use crate::evidence::{HARDWARE, Verifiers};
 use crate::policy::{Catalog, Pdp, Permitted, SecretStanding, Unknown};
+use crate::release::hold::Hold;
 use crate::release::kv::{Kv, KvError};
 use crate::release::lease::{Lease, Leases};
 use crate::release::sealing;
@@ -24,6 +25,10 @@ pub trait Engine: Catalog {
     /// The secret as an encoded `SecretValue`, zeroized when dropped. Asked only for what is granted; `Unknown::Absent` where
     /// it is not, any more, the enabled secret of that version and epoch.
     async fn open(&self, path: &SecretPath, version: u64, epoch: u64) -> Result<Zeroizing<Vec<u8>>, Unknown>;
+
+    /// Whether a version that was released is still kept, and so may go on being used; `Unknown::Absent` where the secret is
+    /// not any more the enabled one of that epoch.
+    async fn stands(&self, path: &SecretPath, version: u64, epoch: u64) -> Result<bool, Unknown>;
 }
 
 /// What a grant waits behind: an act that narrows takes it whole, and so returns only after every older grant has been
@@ -87,6 +92,7 @@ pub struct Released {
     decision_id: String,
     not_after: WallTime,
     secrets: Vec<SealedSecret>,
+    hold: Option<Hold>,
 }
 
 impl Engines {
@@ -97,15 +103,8 @@ impl Engines {
         _leave: &Redeeming<'_>,
         now: Now,
     ) -> Result<Released, Denied> {
-        grant.evidence_mut().case_mut().stage = Stage::Release;
-        if now.boot >= grant.expires() {
-            return Err(grant.into_case().deny(Denial::GrantExpired));
-        }
-        if let Err(denial) = grant.evidence_mut().reprove(&self.trust, now) {
-            return Err(grant.into_case().deny(denial));
-        }
-        if let Some(changed) = self.superseded(&grant) {
-            return Err(grant.into_case().deny_because(Denial::GrantSuperseded, changed));
+        if let Err((denial, why)) = self.redeemable(&mut grant, now) {
+            return Err(grant.into_case().deny_because(denial, why));
         }
         let mut secrets = Vec::with_capacity(grant.secrets().len());
         for permitted in grant.secrets() {
@@ -118,13 +117,26 @@ impl Engines {
                 }
             }
         }
-        self.leases.enter(lease_of(&grant));
-        Ok(Released {
-            lease_id: grant.lease_id().to_owned(),
-            decision_id: grant.decision_id().to_owned(),
-            not_after: grant.not_after(),
-            secrets,
-        })
+        let (lease_id, decision_id) = (grant.lease_id().to_owned(), grant.decision_id().to_owned());
+        let not_after = grant.not_after();
+        let lease = lease_of(&grant);
+        let hold = if grant.evidence().request().hold() {
+            Some(Hold::of(grant, self.leases.clone(), lease))
+        } else {
+            self.leases.enter(lease);
+            None
+        };
+        Ok(Released { lease_id, decision_id, not_after, secrets, hold })
+    }
+
+    /// The last look before a grant counts: its time, its peer, and all that it rests on.
+    pub(super) fn redeemable(&self, grant: &mut Grant, now: Now) -> Result<(), (Denial, &'static str)> {
+        grant.evidence_mut().case_mut().stage = Stage::Release;
+        if now.boot >= grant.expires() {
+            return Err((Denial::GrantExpired, ""));
+        }
+        grant.evidence_mut().reprove(&self.trust, now).map_err(|denial| (denial, ""))?;
+        self.superseded(grant).map_or(Ok(()), |changed| Err((Denial::GrantSuperseded, changed)))
     }
 
     /// What changed since the decision, if anything did: an older grant is not redeemed (catalogue row 41).
@@ -195,6 +207,13 @@ impl Engine for Kv {
             Err(_) => Err(Unknown::Absent),
         }
     }
+
+    async fn stands(&self, path: &SecretPath, version: u64, epoch: u64) -> Result<bool, Unknown> {
+        let metadata = self.metadata(path).await.map_err(|error| unknown(&error))?;
+        let metadata = metadata.filter(|metadata| metadata.epoch == epoch && !metadata.disabled);
+        let versions = metadata.ok_or(Unknown::Absent)?.versions;
+        Ok(versions.get(&version).is_some_and(|state| state.destroyed.is_none()))
+    }
 }
 
 fn unknown(error: &StoreError) -> Unknown {
@@ -220,13 +239,19 @@ impl Released {
         self.not_after
     }
 
+    /// The hold, where one was asked for; to be taken once.
+    pub fn take_hold(&mut self) -> Option<Hold> {
+        self.hold.take()
+    }
+
     /// The secrets, in the order asked; the release is spent.
     pub fn into_secrets(self) -> Vec<SealedSecret> {
         self.secrets
     }
 }
 
-fn denial_of(unknown: Unknown) -> Denial {
+/// What a grant is denied for where its secret is not there any more.
+pub(super) fn denial_of(unknown: Unknown) -> Denial {
     match unknown {
         Unknown::Absent => Denial::GrantSuperseded,
         Unknown::Damaged => Denial::SecretDamaged,

@@ -7,6 +7,7 @@ use crate::time::{BootTime, Now, WallTime};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
 
 /// One lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Leases {
 #[derive(Default)]
 struct Book {
     by_id: HashMap<String, Lease>,
+    /// Held leases, and what their streams hear by once they end.
+    held: HashMap<String, oneshot::Sender<()>>,
     /// Ends by the boot clock, and whose; what ended before its time is still here, and means nothing.
     ends: BinaryHeap<Reverse<(BootTime, String)>>,
 }
@@ -49,9 +52,43 @@ impl Leases {
         book.by_id.insert(lease.id.clone(), lease);
     }
 
+    /// Enters a lease that a stream holds; the receiver is told of its end.
+    pub fn hold(&self, lease: Lease) -> oneshot::Receiver<()> {
+        let (ends, ended) = oneshot::channel();
+        self.book().held.insert(lease.id.clone(), ends);
+        self.enter(lease);
+        ended
+    }
+
+    /// Moves the end of a lease that stands. False where none does: it has ended, and nothing revives it.
+    pub fn renew(&self, id: &str, not_after: WallTime, not_after_boot: BootTime, now: Now) -> bool {
+        let mut book = self.book();
+        let Some(lease) = book.by_id.get_mut(id).filter(|lease| lease.stands(now)) else { return false };
+        (lease.not_after, lease.not_after_boot) = (not_after, not_after_boot);
+        book.ends.push(Reverse((not_after_boot, id.to_owned())));
+        true
+    }
+
+    /// The stream of a held lease is gone: the lease is like any other, and ends at its end.
+    pub fn let_go(&self, id: &str) {
+        self.book().held.remove(id);
+    }
+
     /// Ends one; none where there is none of that id.
     pub fn end(&self, id: &str) -> Option<Lease> {
-        self.book().by_id.remove(id)
+        let mut book = self.book();
+        book.held.remove(id);
+        book.by_id.remove(id)
+    }
+
+    /// One that is remembered.
+    pub fn find(&self, id: &str) -> Option<Lease> {
+        self.book().by_id.get(id).cloned()
+    }
+
+    /// How many are held by a stream.
+    pub fn held(&self) -> usize {
+        self.book().held.len()
     }
 
     /// Those that stand now, by id.
@@ -74,8 +111,11 @@ impl Leases {
             if now.boot < *end {
                 return;
             }
-            if let Some(Reverse((_, id))) = book.ends.pop() {
+            let Some(Reverse((_, id))) = book.ends.pop() else { return };
+            // Of one that was renewed, an earlier end means nothing.
+            if book.by_id.get(&id).is_some_and(|lease| lease.not_after_boot <= now.boot) {
                 book.by_id.remove(&id);
+                book.held.remove(&id);
             }
         }
     }
@@ -120,6 +160,33 @@ mod tests {
         assert_eq!(leases.count(), 1);
         leases.forget_ended(at(0, 1000));
         assert_eq!(leases.count(), 0);
+    }
+
+    #[test]
+    fn a_renewed_lease_is_kept_past_its_first_end_and_never_revived() {
+        let leases = Leases::default();
+        let mut ended = leases.hold(lease("a"));
+        let at = |boot| Now { wall: WallTime(boot), boot: BootTime(boot) };
+        assert!(leases.renew("a", WallTime(5000), BootTime(3000), at(999)));
+        leases.forget_ended(at(1000));
+        assert_eq!((leases.count(), leases.held()), (1, 1));
+        assert!(!leases.renew("a", WallTime(9000), BootTime(9000), at(3000)), "it has ended");
+        leases.forget_ended(at(3000));
+        assert_eq!((leases.count(), leases.held()), (0, 0));
+        assert!(ended.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        assert!(!leases.renew("a", WallTime(9000), BootTime(9000), at(0)), "there is none");
+    }
+
+    #[test]
+    fn whoever_holds_a_lease_hears_of_its_end_and_not_of_being_let_go() {
+        let leases = Leases::default();
+        let mut ended = leases.hold(lease("a"));
+        assert_eq!(ended.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        assert!(leases.end("a").is_some());
+        assert_eq!(ended.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        drop(leases.hold(lease("b")));
+        leases.let_go("b");
+        assert_eq!((leases.count(), leases.held()), (1, 0));
     }
 
     #[test]

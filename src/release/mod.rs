@@ -6,6 +6,8 @@
 #[cfg(feature = "server")]
 mod engines;
 #[cfg(feature = "server")]
+mod hold;
+#[cfg(feature = "server")]
 pub mod kv;
 #[cfg(feature = "server")]
 pub mod lease;
@@ -13,3 +15,5 @@ pub mod sealing;
 
 #[cfg(feature = "server")]
 pub use engines::{Barrier, Engine, Engines, Redeeming, Released, SealedSecret};
+#[cfg(feature = "server")]
+pub use hold::{Hold, Renewed};

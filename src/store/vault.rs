@@ -58,6 +58,8 @@ kinds! {
     Latch = 10;
     /// Anything of the broker's own that there is one of.
     State = 11;
+    /// A node's enrolled attestation key, by its Name.
+    AttestationKey = 20;
 }
 
 /// Typed access to a store: seals on the way in, opens on the way out.

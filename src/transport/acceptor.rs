@@ -235,6 +235,7 @@ impl Shared {
             () = self.end_of(&facts) => false,
         };
         if !ended {
+            facts.drain();
             // GOAWAY without a limit and a PING first: every stream that the peer began before it knew is served.
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(Duration::from_millis(self.limits.drain_ms), connection).await;
@@ -328,6 +329,13 @@ impl Facts {
         match self {
             Facts::Workload(connection) => connection.asked_to_go_away().await,
             Facts::Administrator(connection) => connection.asked_to_go_away().await,
+        }
+    }
+
+    fn drain(&self) {
+        match self {
+            Facts::Workload(connection) => connection.drain(),
+            Facts::Administrator(connection) => connection.drain(),
         }
     }
 

@@ -32,6 +32,7 @@ struct Link {
     exporter: [u8; limits::EXPORTER_BYTES],
     remote: SocketAddr,
     go_away: tokio::sync::Notify,
+    draining: tokio::sync::watch::Sender<bool>,
 }
 
 impl Connection {
@@ -105,6 +106,18 @@ macro_rules! facts {
                 self.link.go_away.notify_one();
             }
 
+            /// Tells the streams that are held on it that it takes no new ones: their holders go elsewhere.
+            pub(super) fn drain(&self) {
+                self.link.draining.send_replace(true);
+            }
+
+            /// Waits until the connection takes no new streams.
+            pub async fn drained(&self) {
+                // The sender lives as long as this does.
+                let mut draining = self.link.draining.subscribe();
+                let _draining = draining.wait_for(|draining| *draining).await;
+            }
+
             /// Waits until [`Self::go_away`] is called.
             pub(super) async fn asked_to_go_away(&self) {
                 self.link.go_away.notified().await;
@@ -128,6 +141,7 @@ impl Link {
         exporter: [u8; limits::EXPORTER_BYTES],
         remote: SocketAddr,
     ) -> Self {
-        Link { chain, leaf, exporter, remote, go_away: tokio::sync::Notify::new() }
+        let draining = tokio::sync::watch::Sender::new(false);
+        Link { chain, leaf, exporter, remote, go_away: tokio::sync::Notify::new(), draining }
     }
 }

@@ -190,6 +190,10 @@ impl Engine for Buggy {
         assert!(left.is_err(), "a bug, on purpose");
         Engine::open(&self.kv, path, version, epoch).await
     }
+
+    async fn stands(&self, path: &SecretPath, version: u64, epoch: u64) -> Result<bool, Unknown> {
+        Engine::stands(&self.kv, path, version, epoch).await
+    }
 }
 
 /// The record says "released" by then: it is taken back, and nobody else on the connection hears of it.

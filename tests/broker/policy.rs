@@ -142,10 +142,10 @@ fn a_ttl_over_the_maximum_is_denied() {
 }
 
 #[test]
-fn a_hold_is_denied_and_never_ignored() {
+fn a_lease_too_short_for_a_round_is_not_held_and_never_released_unheld() {
     common(|world| async move {
         let guest = Guest::new(world).await;
-        let outcome = guest.send(v1::Open { hold: true, ..open_message(&[SECRET]).0 }).await;
+        let outcome = guest.send(v1::Open { hold: true, ttl_seconds: 15, ..open_message(&[SECRET]).0 }).await;
         let record = guest.refused(outcome, Denial::HoldUnavailable);
         assert!(record.case().unwrap().hold);
     });

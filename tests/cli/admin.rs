@@ -8,6 +8,10 @@ use base64::Engine;
 use serde_json::Value;
 use std::fs;
 
+#[path = "../support/tpm2.rs"]
+mod soft;
+mod tpm;
+
 /// One verb: its words in the log, what its text must contain, its arguments.
 struct Act {
     words: &'static str,
@@ -54,6 +58,8 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
                 "node enrol node-2 --public-key {root}/second.pub --days 3 --may-vouch-for spiffe://cli.example/b/*"
             ),
         ),
+        act("node enrol tpm", "challenged attestation key", &tpm::begin(world, lease)),
+        act("node enrol proof", "attestation key", &tpm::finish(world, lease)),
         act("node list", "node-2 until", "node list"),
         act("node remove", "done", "node remove node-2"),
         act("lease list", WORKLOAD, "lease list"),
@@ -116,6 +122,7 @@ fn put_operator(world: &World, name: &str, roles: &[&str], life_ms: u64) {
 #[track_caller]
 fn ran(world: &World, who: &str, act: &Act, more: &[&str]) -> Ended {
     let arguments: Vec<&str> = act.arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    tpm::prove(world, act);
     let ended = world.admin_as(who, &arguments);
     println!("{arguments:?}: {}", ended.code);
     ended
@@ -123,7 +130,9 @@ fn ran(world: &World, who: &str, act: &Act, more: &[&str]) -> Ended {
 
 #[test]
 fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
-    let world = World::whole();
+    let place = Place::new();
+    place.reconfigure("[limits]\n", "[evidence]\nformats = [\"process\", \"tpm2\"]\n\n[limits]\n");
+    let world = World::whole_over(place);
     let (lease, decision) = prepared(&world);
     // A role that no verb asks for: whoever has nothing else may do nothing.
     put_operator(&world, "kit", &["keys"], 3_600_000);

@@ -22,6 +22,7 @@ mod backup;
 mod damage;
 mod exec;
 mod get;
+mod hold;
 mod revoke;
 mod serve;
 mod usage;

@@ -121,6 +121,7 @@ impl World {
             key: AttestationKey::parse(&ak.public()).unwrap(),
             ek_sha256: [7; 32],
             counters: Counters::default(),
+            enrolled_at: WallTime(0),
             not_after: self.hands.now().plus(86_400_000),
         };
         one.verifiers.set_tpm2(Held::Known(Tpm2Trust::new([enrolled], 1)));

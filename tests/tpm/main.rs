@@ -15,8 +15,15 @@
     reason = "tests run on known input"
 )]
 
+mod enrolling;
 mod enrolment;
+mod lab;
 mod quotes;
+mod releasing;
+mod silent;
 mod swtpm;
 #[path = "../support/tpm2.rs"]
 mod soft;
+#[allow(dead_code, reason = "others use the rest")]
+#[path = "../support/cli.rs"]
+mod world;

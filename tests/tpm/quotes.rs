@@ -136,6 +136,7 @@ fn a_quote_of_tpm2_tools_verifies_here() {
             key: AttestationKey::new(PublicArea::parse_sized(&tpm.read("ak.pub")).unwrap()).unwrap(),
             ek_sha256: [1; 32],
             counters: Counters::default(),
+            enrolled_at: portcullis::time::WallTime(0),
             not_after: now().wall.plus(60_000),
         };
         let document = Document { format: "tpm2".to_owned(), body, endorsements: vec![] };

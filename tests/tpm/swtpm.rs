@@ -118,7 +118,7 @@ impl Swtpm {
         false
     }
 
-    fn socket(&self) -> SocketAddr {
+    pub fn socket(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.port).into()
     }
 

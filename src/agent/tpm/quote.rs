@@ -52,6 +52,24 @@ impl Selection {
         Selection(vec![(Hash::Sha256, (0..8).collect())])
     }
 
+    /// Reads `sha256:0,1,7+sha384:4`, as tpm2-tools write it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bank = |part: &str| -> Option<(Hash, Vec<u8>)> {
+            let (bank, pcrs) = part.split_once(':')?;
+            let bank = match bank {
+                "sha256" => Hash::Sha256,
+                "sha384" => Hash::Sha384,
+                "sha512" => Hash::Sha512,
+                _ => return None,
+            };
+            let pcr = |pcr: &str| pcr.parse().ok().filter(|_| pcr.bytes().all(|byte| byte.is_ascii_digit()));
+            Some((bank, pcrs.split(',').map(pcr).collect::<Option<_>>()?))
+        };
+        let banks: Vec<(Hash, Vec<u8>)> = text.split('+').map(bank).collect::<Option<_>>()?;
+        let banks: Vec<(Hash, &[u8])> = banks.iter().map(|(bank, pcrs)| (*bank, pcrs.as_slice())).collect();
+        Selection::new(&banks)
+    }
+
     fn pcrs(&self) -> impl Iterator<Item = (Hash, u8)> + '_ {
         self.0.iter().flat_map(|(bank, pcrs)| pcrs.iter().map(|pcr| (*bank, *pcr)))
     }
@@ -203,6 +221,18 @@ mod tests {
         }
         let two = new(&[(Hash::Sha384, &[23]), (Hash::Sha256, &[8, 0])]).unwrap();
         assert_eq!(hex::encode(encoded(&two.0)), "00000002000c03000080000b03010100");
+    }
+
+    #[test]
+    fn a_selection_is_written_as_tpm2_tools_write_it() {
+        assert_eq!(Selection::parse("sha256:0,1,2,3,4,5,6,7"), Some(Selection::of_firmware()));
+        let two = Selection::new(&[(Hash::Sha384, &[4]), (Hash::Sha256, &[0, 23])]);
+        assert_eq!(Selection::parse("sha384:4+sha256:23,0"), two);
+        for text in
+            ["", "sha256", "sha256:", "sha1:0", "sha256:24", "sha256:1,1", "sha256:+1", "sha256:1+sha256:2"]
+        {
+            assert_eq!(Selection::parse(text), None, "{text}");
+        }
     }
 
     #[test]

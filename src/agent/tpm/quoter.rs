@@ -8,7 +8,7 @@ use super::keys::{AkKind, EkKind, Loaded, WrappedAk};
 use super::quote::Selection;
 use super::{Address, Tpm};
 use crate::evidence::tpm2::enroll::Credential;
-use crate::evidence::tpm2::{FORMAT, Hash};
+use crate::evidence::tpm2::{AkName, FORMAT, Hash};
 use crate::limits;
 use crate::proto::v1::Document;
 use prost::Message;
@@ -81,6 +81,12 @@ impl Quoter {
         let event_log = self.config.event_log.as_deref().map(event_log).unwrap_or_default();
         let body = quoted?.into_message(event_log).encode_to_vec();
         Ok(Document { format: FORMAT.to_owned(), body, endorsements: Vec::new() })
+    }
+
+    /// The Name of the key that quotes.
+    pub fn ak_name(&mut self) -> Result<AkName, TpmError> {
+        let (_, ak) = self.opened()?;
+        ak.name()
     }
 
     /// The first step of enrolment: both public keys, and the EK's certificate.

@@ -30,7 +30,7 @@ pub enum Address {
 
 /// Why text is no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not `device`, `device:/dev/…`, `swtpm:/path` or `swtpm:127.0.0.1:port`")]
+#[error("not `device`, `device:/dev/…`, `swtpm`, `swtpm:/path` or `swtpm:127.0.0.1:port`")]
 pub struct AddressError;
 
 impl FromStr for Address {
@@ -40,6 +40,7 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         match text.split_once(':') {
             None if text == "device" => Ok(Address::Device(PathBuf::from(DEVICE))),
+            None if text == "swtpm" => Ok(Address::SwtpmTcp(SocketAddr::from(SWTPM))),
             Some(("device", path)) if path.starts_with('/') => Ok(Address::Device(path.into())),
             Some(("swtpm", path)) if path.starts_with('/') => Ok(Address::SwtpmUnix(path.into())),
             Some(("swtpm", address)) => {
@@ -168,6 +169,8 @@ fn is_to_be_repeated(error: &io::Error) -> bool {
 
 /// The kernel's device with its resource manager, which keeps this agent's objects apart from others'.
 const DEVICE: &str = "/dev/tpmrm0";
+/// Where swtpm listens unless it is told otherwise (swtpm(8), "--port").
+const SWTPM: ([u8; 4], u16) = ([127, 0, 0, 1], 2321);
 /// Tag, size and response code.
 const HEADER_BYTES: usize = 10;
 
@@ -183,16 +186,11 @@ mod tests {
         assert_eq!(parse("device:/dev/tpm1"), Ok(Address::Device("/dev/tpm1".into())));
         assert_eq!(parse("swtpm:/run/swtpm/sock"), Ok(Address::SwtpmUnix("/run/swtpm/sock".into())));
         assert_eq!(parse("swtpm:127.0.0.1:2321"), Ok(Address::SwtpmTcp("127.0.0.1:2321".parse().unwrap())));
+        assert_eq!(parse("swtpm"), Ok(Address::SwtpmTcp("127.0.0.1:2321".parse().unwrap())));
         assert_eq!(parse("swtpm:[::1]:2321"), Ok(Address::SwtpmTcp("[::1]:2321".parse().unwrap())));
-        for text in [
-            "",
-            "swtpm",
-            "swtpm:",
-            "swtpm:10.0.0.1:2321",
-            "swtpm:tpm.example:2321",
-            "device:tpm0",
-            "/dev/tpm0",
-        ] {
+        for text in
+            ["", "swtpm:", "swtpm:10.0.0.1:2321", "swtpm:tpm.example:2321", "device:tpm0", "/dev/tpm0"]
+        {
             assert_eq!(parse(text), Err(AddressError), "{text}");
         }
     }

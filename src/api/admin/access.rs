@@ -75,6 +75,8 @@ verbs! {
     RemoveReferenceSet: "reference remove", Narrows, [Reference];
     ListReferenceSets: "reference list", Reads, [Reference, Audit];
     EnrolNode: "node enrol", Widens, [Nodes];
+    BeginTpmEnrolment: "node enrol tpm", Widens, [Nodes];
+    FinishTpmEnrolment: "node enrol proof", Widens, [Nodes];
     RemoveNode: "node remove", Narrows, [Nodes];
     ListNodes: "node list", Reads, [Nodes, Audit];
     ListLatches: "latch list", Reads, [Operations, Audit];
@@ -204,6 +206,14 @@ impl AdminService {
         noted.map_err(|error| {
             answer::refuse(Refusal::AuditUnavailable, format!("the audit log cannot be written: {error}"))
         })
+    }
+
+    /// Records that an act was refused for what it is about, and gives the refusal on.
+    pub(super) async fn refused(&self, caller: &Caller, target: &str, why: Status) -> Status {
+        match self.note_read(caller, target, Some(why.message().to_owned())).await {
+            Ok(()) => why,
+            Err(unrecorded) => unrecorded,
+        }
     }
 
     async fn note_read(&self, caller: &Caller, target: &str, refused: Option<String>) -> Result<(), Status> {

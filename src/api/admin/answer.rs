@@ -35,6 +35,10 @@ pub(super) enum Refusal {
     Unavailable,
     /// It is done and in force, but not all of it could be recorded.
     Unsettled,
+    /// What a TPM or a node says of itself is not proven.
+    NotProven,
+    /// What would prove it cannot be read, or has ended.
+    CollateralUnavailable,
     /// A bug.
     Defect,
 }
@@ -53,6 +57,8 @@ impl Refusal {
             Refusal::ClockSuspect => (Code::FailedPrecondition, "CLOCK_SUSPECT"),
             Refusal::Unavailable => (Code::FailedPrecondition, "STORE_UNAVAILABLE"),
             Refusal::Unsettled => (Code::FailedPrecondition, "IN_FORCE_NOT_RECORDED"),
+            Refusal::CollateralUnavailable => (Code::FailedPrecondition, "COLLATERAL_UNAVAILABLE"),
+            Refusal::NotProven => (Code::FailedPrecondition, "NOT_PROVEN"),
             Refusal::Defect => (Code::Internal, "INTERNAL"),
         }
     }

@@ -5,6 +5,7 @@
 
 mod access;
 mod administrators;
+mod attestation;
 mod answer;
 mod backup;
 mod decision;
@@ -47,6 +48,8 @@ pub struct AdminService {
     turn: Arc<Mutex<()>>,
     /// Held by `explain`, which may read much of the log.
     explaining: Arc<Mutex<()>>,
+    /// Enrolments of attestation keys that wait for their answer.
+    enrolments: Arc<std::sync::Mutex<attestation::Waiting>>,
 }
 
 impl AdminService {
@@ -63,7 +66,7 @@ impl AdminService {
 
     fn new(registry: Arc<Registry>, kv: Arc<Kv>, audit_directory: PathBuf) -> Self {
         let (turn, explaining) = (Arc::default(), Arc::default());
-        AdminService { registry, kv, audit_directory, turn, explaining }
+        AdminService { registry, kv, audit_directory, turn, explaining, enrolments: Arc::default() }
     }
 }
 
@@ -109,6 +112,8 @@ calls! {
     remove_reference_set: RemoveReferenceSetRequest => ChangeResponse, RemoveReferenceSet, |m| m.name.clone(), reference::remove;
     list_reference_sets: ListReferenceSetsRequest => ListReferenceSetsResponse, ListReferenceSets, |_m| String::new(), reference::list;
     enrol_node: EnrolNodeRequest => EnrolNodeResponse, EnrolNode, |m| m.name.clone(), nodes::enrol;
+    begin_tpm_enrolment: BeginTpmEnrolmentRequest => BeginTpmEnrolmentResponse, BeginTpmEnrolment, |m| m.node.clone(), attestation::begin;
+    finish_tpm_enrolment: FinishTpmEnrolmentRequest => FinishTpmEnrolmentResponse, FinishTpmEnrolment, |m| m.node.clone(), attestation::finish;
     remove_node: RemoveNodeRequest => ChangeResponse, RemoveNode, |m| m.name.clone(), nodes::remove;
     list_nodes: ListNodesRequest => ListNodesResponse, ListNodes, |_m| String::new(), nodes::list;
     list_latches: ListLatchesRequest => ListLatchesResponse, ListLatches, |m| m.identity.clone(), operations::list_latches;

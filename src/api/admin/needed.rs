@@ -71,8 +71,8 @@ pub(super) fn needed(denial: Denial) -> &'static str {
             "evidence encoded as its format demands: see the record's detail; attester and broker of one \
              version"
         }
-        Denial::EndorsementUntrusted => "the node's key enrolled: `portcullis admin node enrol`",
-        Denial::EndorsementExpired => "a new enrolment of the node: `portcullis admin node enrol --replace`",
+        Denial::EndorsementUntrusted => "the node's key enrolled: `portcullis admin node enroll`",
+        Denial::EndorsementExpired => "a new enrolment of the node: `portcullis admin node enroll --replace`",
         Denial::EndorsementNotPermitted => {
             "an enrolment of the node whose `may_vouch_for` covers this identity"
         }
@@ -95,7 +95,8 @@ pub(super) fn needed(denial: Denial) -> &'static str {
             "a platform whose keys are neither revoked by their vendor nor refused in the broker's configuration"
         }
         Denial::EvidenceCounterBackwards => {
-            "the node enrolled again, once it is known why its machine was reset or restored"
+            "the key of its TPM enrolled again (`portcullis admin node enroll … --tpm … --replace`), once it is known why the \
+             machine was reset or restored"
         }
         Denial::CollateralUnavailable => {
             "the collateral that the record's detail names: see `portcullis admin collateral status`"
@@ -139,7 +140,7 @@ pub(super) fn needed(denial: Denial) -> &'static str {
         Denial::TtlTooLong => {
             "a request for at most the maximum lease of each of its secrets, or a longer maximum"
         }
-        Denial::HoldUnavailable => "a request without `hold`",
+        Denial::HoldUnavailable => "a longer lease, or a request without `hold`",
         Denial::ParametersNotTaken => "a request without parameters that the secret's engine does not take",
         Denial::GrantExpired => {
             "nothing but a new request, unless it comes often: then the broker is overloaded"
@@ -147,6 +148,15 @@ pub(super) fn needed(denial: Denial) -> &'static str {
         Denial::GrantSuperseded => {
             "nothing but a new request: something that the decision rested on changed before the secret \
              left"
+        }
+        Denial::LeaseRevoked => {
+            "a new request, where the lease was ended by itself: `portcullis audit show` has whoever revoked it and why"
+        }
+        Denial::HoldExpired => {
+            "whatever the rounds before it lacked: their records, of the same lease, say what was uncertain"
+        }
+        Denial::HoldDrained => {
+            "a new stream, which a client that holds opens by itself: the broker stopped, or the connection was too old"
         }
     }
 }

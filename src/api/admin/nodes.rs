@@ -4,12 +4,13 @@
 //! nobody, a key that is another node's. *Source*: `protocol.md` "process"; catalogue row 31.
 
 use super::access::{Caller, Plan};
-use super::{AdminService, answer, listing, written};
+use super::{AdminService, answer, attestation, listing, written};
 use crate::evidence::process::{EnrolledNode, NodeKey};
-use crate::evidence::{nitro, sev_snp, tdx};
+use crate::evidence::{nitro, sev_snp, tdx, tpm2};
 use crate::limits;
 use crate::proto::admin::enrol_node_request::PublicKey;
 use crate::proto::admin::*;
+use crate::registry::attestation::record_name;
 use crate::spiffe::IdPattern;
 use crate::store::{Kind, Transaction};
 use serde_json::json;
@@ -59,18 +60,53 @@ pub(super) async fn remove(
     caller: &Caller,
     request: RemoveNodeRequest,
 ) -> Result<ChangeResponse, Status> {
+    if !request.ak_name.is_empty() {
+        return remove_attestation_key(service, caller, request).await;
+    }
     let vault = service.registry.vault();
     let record = vault.read(Kind::Node, &request.name).await.map_err(|error| answer::store(&error))?;
-    let record = record.ok_or_else(|| answer::not_found("no node of this name is enrolled"))?;
-    let node: EnrolledNode = listing::parse(&record.body)?;
+    let attestation_keys = attestation::keys(service, Some(&request.name))?;
+    if record.is_none() && attestation_keys.is_empty() {
+        return Err(answer::not_found("no node of this name is enrolled"));
+    }
+    let node: Option<EnrolledNode> =
+        record.as_ref().map(|record| listing::parse(&record.body)).transpose()?;
     let mut transaction = Transaction::default();
-    vault.remove(&mut transaction, &record);
+    record.iter().for_each(|record| vault.remove(&mut transaction, record));
+    for one in &attestation_keys {
+        attestation::remove(service, &mut transaction, &one.ak).await?;
+    }
     let plan = Plan {
-        details: json!({ "key_sha256": hex::encode(node.public_key.key_id()) }),
+        details: json!({
+            "key_sha256": node.map(|node| hex::encode(node.public_key.key_id())),
+            "ak_names": attestation_keys.iter().map(|one| record_name(&one.ak)).collect::<Vec<_>>(),
+        }),
         rests: vec![format!("node:{}", request.name)],
         target: request.name,
         transaction,
-        kinds: vec![Kind::Node],
+        kinds: vec![Kind::Node, Kind::AttestationKey],
+        keep_latches: request.keep_latches,
+    };
+    service.change(caller, plan).await
+}
+
+async fn remove_attestation_key(
+    service: &AdminService,
+    caller: &Caller,
+    request: RemoveNodeRequest,
+) -> Result<ChangeResponse, Status> {
+    let name = attestation::ak_name(&request.ak_name)?;
+    let keys = attestation::keys(service, Some(&request.name))?;
+    let key = keys.iter().find(|one| one.ak.key.name() == name);
+    let key = key.ok_or_else(|| answer::not_found("this node has no attestation key of this Name"))?;
+    let mut transaction = Transaction::default();
+    attestation::remove(service, &mut transaction, &key.ak).await?;
+    let plan = Plan {
+        details: json!({ "ak_names": [record_name(&key.ak)] }),
+        rests: vec![format!("node:{}", request.name)],
+        target: request.name,
+        transaction,
+        kinds: vec![Kind::AttestationKey],
         keep_latches: request.keep_latches,
     };
     service.change(caller, plan).await
@@ -83,12 +119,18 @@ pub(super) async fn list(
 ) -> Result<ListNodesResponse, Status> {
     let vault = service.registry.vault();
     let page = listing::page::<EnrolledNode>(vault, Kind::Node, &request.after, request.limit).await?;
+    let mut keys: BTreeMap<String, Vec<AttestationKey>> = BTreeMap::new();
+    for one in attestation::keys(service, None)? {
+        let key = attestation::listed(service, &one, caller.now);
+        keys.entry(one.ak.node).or_default().push(key);
+    }
     let nodes = page.0.into_iter().map(|node| Node {
         key_sha256: hex::encode(node.public_key.key_id()),
         ended: caller.now.wall >= node.not_after,
         not_after: node.not_after.to_string(),
         may_vouch_for: node.may_vouch_for.iter().map(ToString::to_string).collect(),
         measurements: written_measurements(&node),
+        attestation_keys: keys.remove(&node.name).unwrap_or_default(),
         name: node.name,
     });
     Ok(ListNodesResponse { nodes: nodes.collect(), next: page.1 })
@@ -96,7 +138,10 @@ pub(super) async fn list(
 
 fn written_measurements(node: &EnrolledNode) -> Vec<String> {
     let of = |(format, values): (&String, &BTreeSet<String>)| -> Vec<String> {
-        values.iter().map(|value| format!("{format}={value}")).collect()
+        match values.is_empty() {
+            true => vec![format.clone()],
+            false => values.iter().map(|value| format!("{format}={value}")).collect(),
+        }
     };
     node.measurements.iter().flat_map(of).collect()
 }
@@ -128,18 +173,23 @@ fn parse(request: &EnrolNodeRequest, caller: &Caller) -> Result<EnrolledNode, St
     })
 }
 
-/// `FORMAT=HEX`, several of one format as alternatives.
+/// `FORMAT=HEX`, several of one format as alternatives; `tpm2` alone, as its keys are enrolled by themselves.
 fn measurements(written: &[String]) -> Result<BTreeMap<String, BTreeSet<String>>, Status> {
     let mut measurements: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     if written.len() > limits::NODE_MEASUREMENTS {
         return Err(answer::refuse(answer::Refusal::TooMany, "at most 64 measurements of one node"));
     }
     for one in written {
+        if one == tpm2::FORMAT {
+            measurements.entry(tpm2::FORMAT.to_owned()).or_default();
+            continue;
+        }
         let (format, value) = one.split_once('=').unwrap_or((one, ""));
         let whole = hex::decode(value).is_ok_and(|bytes| bytes.len() == limits::MEASUREMENT_BYTES);
         if ![nitro::FORMAT, sev_snp::FORMAT, tdx::FORMAT].contains(&format) || !whole {
             let why = format!(
-                "measurement `{one}`: FORMAT=HEX, of nitro (PCR0), sev-snp (MEASUREMENT) or tdx (MRTD), 48 bytes"
+                "measurement `{one}`: FORMAT=HEX, of nitro (PCR0), sev-snp (MEASUREMENT) or tdx (MRTD), 48 bytes; or \
+                 `tpm2` alone"
             );
             return Err(answer::invalid(why));
         }

@@ -1,6 +1,7 @@
 //! The calls, one by one, through the service's own trait.
 
 mod bench;
+mod tpm;
 
 use super::*;
 use crate::audit::record::Event;
@@ -93,6 +94,8 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
         ListReferenceSets list_reference_sets ListReferenceSetsRequest::default();
         RemoveReferenceSet remove_reference_set RemoveReferenceSetRequest { name: "pay-1".into(), ..Default::default() };
         EnrolNode enrol_node node("n1", 1);
+        BeginTpmEnrolment begin_tpm_enrolment tpm::Node::new().request();
+        FinishTpmEnrolment finish_tpm_enrolment tpm::proof(bench).await;
         ListNodes list_nodes ListNodesRequest::default();
         RemoveNode remove_node RemoveNodeRequest { name: "n1".into(), ..Default::default() };
         Revoke revoke revoke_identity(ID);

@@ -78,6 +78,7 @@ impl From<Status> for Failure {
             Code::PermissionDenied | Code::Unauthenticated => exit::DENIED,
             Code::InvalidArgument => exit::USAGE,
             Code::NotFound | Code::AlreadyExists => NO,
+            Code::FailedPrecondition if info.reason == NOT_PROVEN => NO,
             Code::FailedPrecondition | Code::ResourceExhausted => exit::NOT_POSSIBLE,
             _ => exit::INTERNAL,
         };
@@ -85,6 +86,8 @@ impl From<Status> for Failure {
     }
 }
 
+/// What a TPM says of itself was looked at and refused: no other time makes it good.
+const NOT_PROVEN: &str = "NOT_PROVEN";
 /// The answer is a plain no.
 const NO: u8 = 1;
 

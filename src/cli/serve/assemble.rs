@@ -245,6 +245,7 @@ async fn assemble(
     let kv: Arc<dyn Engine> = kv;
     let engines = BTreeMap::from([("kv".to_owned(), kv)]);
     let verifiers = Arc::new(Verifiers::new(None));
+    verifiers.seen().remember(recovered.counters);
     let section = config.evidence.clone();
     let read = tokio::task::spawn_blocking(move || section.read(now)).await;
     verifiers.set_hardware(read.map_err(|_| StoreError::Unavailable("evidence was not read".to_owned()))?);

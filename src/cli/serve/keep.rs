@@ -8,6 +8,7 @@ use crate::cli::evidence::EvidenceSection;
 use crate::cli::serve::marked::Marked;
 use crate::denial::Denial;
 use crate::limits;
+use crate::registry::attestation;
 use crate::store::{Vault, marks};
 use crate::time::ClockEvent;
 use crate::transport::observer::{Cause, HandshakeObserver};
@@ -56,9 +57,10 @@ pub async fn run(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count = 0_u64;
     let mut files = EvidenceFiles { section: Arc::new(evidence), seen: None };
+    let counters = tokio::spawn(keep_counters(broker.clone(), vault.clone(), stopped.clone()));
     loop {
         tokio::select! {
-            _ = stopped.changed() => return,
+            _ = stopped.changed() => break,
             _ = ticks.tick() => {
                 count = count.wrapping_add(1);
                 tick(&broker, &vault, &marked, count).await;
@@ -72,6 +74,22 @@ pub async fn run(
             }
         }
     }
+    if counters.await.is_err() {
+        tracing::error!("the counters of TPMs were not all kept; the audit log has them");
+    }
+}
+
+/// Keeps what was seen of TPMs, once a second and at the stop: by itself, so that a slow store delays no reading of inputs.
+async fn keep_counters(broker: Arc<Broker>, vault: Arc<Vault>, mut stopped: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(limits::RELOAD_MS));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => break,
+            _ = ticks.tick() => attestation::keep_counters(broker.verifiers.seen(), &vault).await,
+        }
+    }
+    attestation::keep_counters(broker.verifiers.seen(), &vault).await;
 }
 
 async fn tick(broker: &Arc<Broker>, vault: &Vault, marked: &Marked, count: u64) {

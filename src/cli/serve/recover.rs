@@ -3,6 +3,7 @@
 use crate::audit::log::OpenReport;
 use crate::audit::record::{Event, Record};
 use crate::cli::serve::StartError;
+use crate::evidence::tpm2::{self, Recorded};
 use crate::latch::LatchBook;
 use crate::limits;
 use crate::release::lease::{Lease, Leases};
@@ -25,27 +26,45 @@ pub struct Recovered {
     pub leases: Leases,
     /// The latest time of a release: a clock that was trusted said it. Other records' times were perhaps never trusted.
     pub trusted_time: WallTime,
+    /// Counters of TPMs, as the claims of verified quotes state them.
+    pub counters: Recorded,
     now: Now,
 }
 
 impl Recovered {
     /// Nothing yet.
     pub fn new(now: Now) -> Self {
-        Recovered { latches: LatchBook::default(), leases: Leases::default(), trusted_time: WallTime(0), now }
+        Recovered {
+            latches: LatchBook::default(),
+            leases: Leases::default(),
+            trusted_time: WallTime(0),
+            counters: Recorded::default(),
+            now,
+        }
     }
 
     /// Takes one record, in the log's order.
     pub fn take(&mut self, record: &Record) {
+        if let Event::Released { case, .. } | Event::Denied { case, .. } = &record.event
+            && let Some(claims) = case.claims.get(tpm2::FORMAT)
+        {
+            self.counters.take(claims, record.time);
+        }
         match &record.event {
-            Event::Denied { latches, .. } => {
+            Event::Denied { denial, case, latches, .. } => {
                 latches.iter().for_each(|set| self.latches.replay(set, &record.id, self.now));
+                if let Some(lease) = case.lease.as_ref().filter(|_| denial.reason().ends_lease()) {
+                    drop(self.leases.end(lease));
+                }
             }
             Event::LatchCleared { key, .. } => drop(self.latches.clear(key)),
-            Event::Released { case, lease_id, not_after } => {
+            // Where a hold began before the horizon its release is not read, and a renewal has all of it.
+            Event::Released { case, lease_id, not_after } | Event::Renewed { case, lease_id, not_after } => {
                 self.trusted_time = self.trusted_time.max(record.time);
                 let Some(identity) = case.identity.clone() else { return };
                 let left = not_after.since(self.now.wall);
                 let secrets = case.secrets.iter();
+                let first = self.leases.find(lease_id).map(|lease| lease.decision_id);
                 self.leases.enter(Lease {
                     id: lease_id.clone(),
                     identity,
@@ -53,12 +72,16 @@ impl Recovered {
                     secrets: secrets.map(|one| (one.path.clone(), one.version.unwrap_or(0))).collect(),
                     not_after: *not_after,
                     not_after_boot: self.now.boot.plus(left),
-                    decision_id: record.id.clone(),
+                    decision_id: first.unwrap_or_else(|| record.id.clone()),
                 });
             }
-            Event::Undelivered { lease_id, .. } | Event::LeaseEnded { lease_id, .. } => {
-                drop(self.leases.end(lease_id));
+            // Of a renewal: the lease stands as before; when exactly it would have ended is not kept.
+            Event::Undelivered { decision_id, lease_id, .. } => {
+                if self.leases.find(lease_id).is_some_and(|lease| lease.decision_id == *decision_id) {
+                    drop(self.leases.end(lease_id));
+                }
             }
+            Event::LeaseEnded { lease_id, .. } => drop(self.leases.end(lease_id)),
             Event::HandshakeRefused { .. }
             | Event::Counted { .. }
             | Event::AdminIntent { .. }

@@ -10,7 +10,7 @@ use super::{Args, Due, Examined, Stop, Usage, files, usage};
 use crate::denial::Denial;
 use crate::evidence::outcome::{Checks, Refusal};
 use crate::evidence::tpm2::{self, AttestationKey, Counters, EnrolledAk, PublicArea, Tpm2Trust};
-use crate::time::Now;
+use crate::time::{Now, WallTime};
 use std::path::Path;
 
 pub(super) fn examine(
@@ -23,8 +23,14 @@ pub(super) fn examine(
     let (node, public) = given(args)?;
     let refused = |error: tpm2::KeyError| Refusal::new(Denial::EndorsementUntrusted, error.to_string());
     let key = checks.note("attestation-key-attributes", AttestationKey::new(public).map_err(refused))?;
-    let enrolled =
-        EnrolledAk { node, key, ek_sha256: [0; 32], counters: Counters::default(), not_after: NOT_KNOWN };
+    let enrolled = EnrolledAk {
+        node,
+        key,
+        ek_sha256: [0; 32],
+        counters: Counters::default(),
+        enrolled_at: WallTime(0),
+        not_after: NOT_KNOWN,
+    };
     let due = match due {
         Due::Unknown => None,
         Due::Bound(bound) => Some(tpm2::Due::Bound(bound)),

@@ -123,6 +123,7 @@ impl Pending {
             key: self.key,
             ek_sha256: self.ek_sha256,
             counters: Counters::default(),
+            enrolled_at: now.wall,
             not_after,
         };
         checks.note("enrolment", enrolled.ends().check(now, Denial::EndorsementExpired))?;
@@ -142,6 +143,16 @@ impl Pending {
     /// SHA-256 over the EK's SubjectPublicKeyInfo.
     pub fn ek_sha256(&self) -> &[u8; 32] {
         &self.ek_sha256
+    }
+
+    /// From when on the answer is too late.
+    pub fn until(&self) -> WallTime {
+        self.until
+    }
+
+    /// Whether an answer would be in time.
+    pub fn is_open(&self, now: Now) -> bool {
+        self.check_time(now).is_ok()
     }
 
     /// By both clocks: neither a wall clock set back nor a suspended machine gives more time.

@@ -21,8 +21,9 @@ mod enroll_tests;
 mod event_log;
 mod key;
 mod public;
+mod seen;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trust;
 #[cfg(test)]
 mod vectors_tests;
@@ -37,6 +38,7 @@ pub use document::{Document, parse};
 pub use event_log::{Event, EventLog};
 pub use key::{AttestationKey, EndorsementKey, KeyError};
 pub use public::{AkName, Curve, PublicArea, PublicKey, Scheme};
+pub use seen::{Recorded, Seen, SeenOf};
 pub use trust::{Counters, EnrolledAk, Tpm2Trust};
 pub use verify::{Due, Examination, VerifiedTpm2, examine, verify};
 pub use wire::Malformed;

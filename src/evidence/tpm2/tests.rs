@@ -7,7 +7,7 @@ use crate::limits;
 use crate::time::{BootTime, Now, WallTime};
 
 #[path = "../../../tests/support/tpm2.rs"]
-pub(super) mod soft;
+pub(crate) mod soft;
 
 use soft::{Ak, Quote, SHA1, SHA256, SHA384};
 
@@ -36,6 +36,7 @@ pub(super) fn enrolled(ak: &Ak) -> EnrolledAk {
         key: AttestationKey::parse(&ak.public()).unwrap(),
         ek_sha256: [7; 32],
         counters: Counters { reset: 7, restart: 1 },
+        enrolled_at: WallTime(0),
         not_after: WallTime((NOW + 60) * 1000),
     }
 }

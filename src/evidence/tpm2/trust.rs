@@ -24,6 +24,9 @@ pub struct EnrolledAk {
     pub ek_sha256: [u8; 32],
     /// Counters below which none counts.
     pub counters: Counters,
+    /// When it was enrolled: counters seen of the same key under an earlier enrolment count no more, as a TPM that was cleared
+    /// begins again, and its administrator said so by enrolling it again.
+    pub enrolled_at: WallTime,
     /// Its end, exclusive.
     pub not_after: WallTime,
 }

@@ -39,6 +39,7 @@ fn enrolled(stem: &str) -> EnrolledAk {
         key: AttestationKey::new(public).unwrap(),
         ek_sha256: EndorsementKey::new(ek).unwrap().sha256(),
         counters: Counters { reset: 2, restart: 0 },
+        enrolled_at: WallTime(0),
         not_after: WallTime((MADE + 86_400) * 1000),
     }
 }
@@ -248,6 +249,7 @@ fn keylimes_quote_verifies_under_its_key() {
         key,
         ek_sha256: [1; 32],
         counters: Counters::default(),
+        enrolled_at: WallTime(0),
         not_after: WallTime((MADE + 1) * 1000),
     };
     let trust = Tpm2Trust::new([ak], 1);
@@ -393,6 +395,7 @@ fn quotes_of_azures_virtual_tpms_verify_under_the_key_of_their_report() {
             key,
             ek_sha256: [1; 32],
             counters: Counters::default(),
+            enrolled_at: WallTime(0),
             not_after: WallTime((MADE + 1) * 1000),
         };
         let mut checks = Checks::new();

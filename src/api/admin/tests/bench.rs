@@ -12,6 +12,8 @@ use crate::challenge::Offer;
 use crate::challenge::admission::{Admission, Rates};
 use crate::denial::Denial;
 use crate::evidence::Verifiers;
+use crate::evidence::hardware::{Hardware, Held};
+use crate::evidence::tpm2::enroll::Manufacturers;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
 use crate::policy::Pdp;
@@ -156,6 +158,10 @@ impl Bench {
         let broker = Arc::new(broker(clock, trust, recorder, kv.clone()));
         let registry = Arc::new(Registry::new(vault, broker, BTreeSet::from([[0xbb; 32]])));
         registry.load().await;
+        registry.broker().verifiers.set_hardware(Hardware {
+            manufacturers: Held::Known(Arc::new(Manufacturers::none())),
+            ..Hardware::default()
+        });
         let service = AdminService::new(registry.clone(), kv, audit);
         Bench { service, registry, store, hands, root, ca, directory }
     }
@@ -302,9 +308,10 @@ fn broker(clock: Arc<Clock>, trust: Arc<Trust>, recorder: Arc<Recorder>, kv: Arc
     Broker {
         offer: Offer {
             audience: SpiffeId::parse("spiffe://example.org/portcullis").unwrap(),
-            formats: vec!["process".into()],
+            formats: vec!["process".into(), "tpm2".into()],
             answer_within_ms: 5000,
             channel_binding_none: false,
+            reattest_within_ms: 60_000,
         },
         clock,
         freshness: Freshness::new(trust.clone()),
