@@ -249,7 +249,7 @@ impl Broker {
         if self.pdp.epoch().is_none() {
             return Some(Denial::PolicyUnavailable);
         }
-        if !self.recorder.log().healthy() {
+        if !self.recorder.is_healthy() {
             return Some(Denial::AuditUnavailable);
         }
         if self.recorder.is_withheld() {

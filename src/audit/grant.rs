@@ -19,6 +19,8 @@ pub struct Recorder {
     in_doubt: Mutex<Vec<Event>>,
     /// The store was restored and that is not accepted: no release is recorded.
     withheld: AtomicBool,
+    /// The disk is full and its ballast is out: what room there is, is for denials and for what administrators do.
+    spent: AtomicBool,
 }
 
 /// The decision to release is durable. It names lease, versions and epochs, ends in seconds, and is spent by value.
@@ -40,7 +42,13 @@ pub struct Grant {
 impl Recorder {
     /// A recorder over this log.
     pub fn new(log: Arc<Log>, boot_id: String) -> Self {
-        Recorder { log, boot_id, in_doubt: Mutex::new(Vec::new()), withheld: AtomicBool::new(false) }
+        Recorder {
+            log,
+            boot_id,
+            in_doubt: Mutex::new(Vec::new()),
+            withheld: AtomicBool::new(false),
+            spent: AtomicBool::new(false),
+        }
     }
 
     /// The log.
@@ -51,6 +59,16 @@ impl Recorder {
     /// Records no release from now on (true), or again.
     pub fn withhold(&self, withheld: bool) {
         self.withheld.store(withheld, Ordering::SeqCst);
+    }
+
+    /// Says whether the disk's last room is being used.
+    pub fn set_spent(&self, spent: bool) {
+        self.spent.store(spent, Ordering::SeqCst);
+    }
+
+    /// Whether releases can be recorded: the log is written, and not into the disk's last room.
+    pub fn is_healthy(&self) -> bool {
+        self.log.healthy() && !self.spent.load(Ordering::SeqCst)
     }
 
     /// Whether no release is recorded because the store was restored.
@@ -64,6 +82,9 @@ impl Recorder {
         permit.evidence_mut().case_mut().stage = Stage::Audit;
         if self.is_withheld() {
             return Err(permit.into_case().deny(Denial::RestoreNotAccepted));
+        }
+        if self.spent.load(Ordering::SeqCst) {
+            return Err(permit.into_case().deny_because(Denial::AuditUnavailable, "the disk's last room"));
         }
         let lease_id = permit.evidence().held().map_or_else(random_id, |held| Ok(held.lease_id.clone()));
         let (Ok(decision_id), Ok(lease_id)) = (random_id(), lease_id) else {

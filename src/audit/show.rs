@@ -56,6 +56,38 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// Texts that stand, as JSON writes them, in every record that fits.
+    fn needles(&self) -> Vec<String> {
+        let written = |text: &str| {
+            let json = serde_json::to_string(text).unwrap_or_default();
+            json.trim_matches('"').to_owned()
+        };
+        let given = [&self.secret, &self.decision, &self.kind, &self.node, &self.administrator];
+        let mut needles: Vec<String> = given.into_iter().flatten().map(|text| written(text)).collect();
+        needles.extend(self.denial.map(|denial| denial.name().to_owned()));
+        needles.extend(self.identity.as_ref().map(|identity| {
+            let text = identity.to_string();
+            written(text.strip_suffix("/*").unwrap_or(&text))
+        }));
+        needles
+    }
+}
+
+fn contains(body: &[u8], needle: &[u8]) -> bool {
+    let Some((first, rest)) = needle.split_first() else { return true };
+    let mut from = body;
+    // A byte's search is fast, and most bytes begin no match.
+    while let Some(at) = from.iter().position(|byte| byte == first) {
+        let after = from.get(at.saturating_add(1)..).unwrap_or_default();
+        if after.starts_with(rest) {
+            return true;
+        }
+        from = after;
+    }
+    false
+}
+
 /// Why reading ended before the end of the log.
 #[derive(Debug, thiserror::Error)]
 pub enum ShowError {
@@ -79,6 +111,8 @@ pub struct Records {
     /// The record that comes next.
     sequence: u64,
     filter: Filter,
+    /// What is in every record that fits: most others are passed over without being parsed.
+    needles: Vec<String>,
 }
 
 /// Reads a log. Segments that lie wholly before `filter.since` are not opened.
@@ -99,7 +133,8 @@ pub fn records_in(directories: &[PathBuf], filter: Filter) -> Result<Records, Sh
         }
         segments.drain(..early);
     }
-    Ok(Records { segments, reader: None, sequence: 0, filter })
+    let needles = filter.needles();
+    Ok(Records { segments, reader: None, sequence: 0, filter, needles })
 }
 
 /// Reads a log from record `from` on; earlier segments are not opened.
@@ -112,7 +147,8 @@ pub fn records_from(
     while segments.get(1).is_some_and(|(_, path)| later(path)) {
         segments.pop_front();
     }
-    let records = Records { segments, reader: None, sequence: 0, filter: Filter::default() };
+    let (filter, needles) = (Filter::default(), Vec::new());
+    let records = Records { segments, reader: None, sequence: 0, filter, needles };
     let earlier = move |found: &Result<(Sequence, Record), ShowError>| {
         found.as_ref().is_ok_and(|(sequence, _)| sequence.0 < from)
     };
@@ -158,6 +194,10 @@ impl Records {
                 Next::Frame(frame) => {
                     let sequence = Sequence(frame.header.sequence);
                     self.sequence = sequence.0.saturating_add(1);
+                    if !self.needles.iter().all(|needle| contains(&frame.body, needle.as_bytes())) {
+                        looks = 0;
+                        continue;
+                    }
                     let record = serde_json::from_slice(&frame.body).map_err(|_| damaged)?;
                     return Ok(Some((sequence, record)));
                 }

@@ -71,6 +71,9 @@ pub struct StorageSection {
     pub key_file: PathBuf,
     /// The key that signs the audit log's checkpoints.
     pub audit_key_file: PathBuf,
+    /// The file that is let go when the disk is full, MiB; 0 is none.
+    #[serde(default = "default_ballast_mib")]
+    pub ballast_mib: u32,
 }
 
 /// `[admin]`
@@ -325,6 +328,11 @@ fn default_reattest_within_ms() -> u32 {
 
 fn default_answer_within_ms() -> u32 {
     10_000
+}
+
+/// A segment of the audit log: room for some hundred thousand denials, or for what administrators do in a day.
+fn default_ballast_mib() -> u32 {
+    64
 }
 
 #[cfg(test)]

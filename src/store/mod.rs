@@ -24,6 +24,7 @@ pub mod marks;
 pub(crate) mod memory;
 pub mod record;
 pub mod sled;
+pub mod space;
 pub mod vault;
 mod watched;
 

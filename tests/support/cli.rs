@@ -184,6 +184,7 @@ impl Place {
     fn write_files(&self) {
         let configuration = fs::read_to_string(self.configuration()).unwrap();
         let head = configuration.split("[[trust_domain]]").next().unwrap();
+        let head = head.replace("[storage]\n", "[storage]\nballast_mib = 1\n");
         let domain = "[[trust_domain]]\nname = \"cli.example\"\nbundle = \"bundle.pem\"\n\
                       bundle_max_age_seconds = 86400\nrevocation = \"crl\"\ncrl_files = [\"list.crl\"]\n\
                       crl_max_age_seconds = 86400\n\n[limits]\nrequests_per_key_per_second = 200\n\

@@ -24,6 +24,7 @@ use crate::release::{Barrier, Engine, Engines};
 use crate::store::keysource::KeyFile;
 use crate::store::marks::{self, StoredMarks};
 use crate::store::sled::SledStore;
+use crate::store::space::Space;
 use crate::store::{Store, StoreError, Vault};
 use crate::time::{Clock, Now, TimeSource, WallTime};
 use crate::transport::acceptor::{Acceptor, ConnectionLimits, PeerKind};
@@ -80,6 +81,7 @@ pub struct Server {
     shutdown: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
     keeper: JoinHandle<()>,
+    space: Arc<Space>,
     /// Last of all: a stream that was left ends its records there.
     _shards: Arc<Shards>,
 }
@@ -88,6 +90,9 @@ impl Server {
     /// Opens what is on disk, settles what an earlier process left open, loads, listens.
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
         let now = reading(source.as_ref())?;
+        let space = space(config);
+        // Where the disk is full the store does not open: the ballast makes room first.
+        space.make_room();
         let vault = open_vault(config).await?;
         let mut recovered = Recovered::new(now);
         recover::check_log_there(&config.storage.audit, vault.store().last_commit().await?)?;
@@ -105,6 +110,8 @@ impl Server {
             );
             recorder.withhold(true);
         }
+        space.look();
+        recorder.set_spent(space.is_spent());
         let kv = Arc::new(Kv::new(vault.clone())?);
         let marked = Arc::new(Marked::all_of(&vault).await?);
         let assembled = assemble(config, &vault, clock, recorder, recovered, kv.clone(), marked.clone());
@@ -116,7 +123,7 @@ impl Server {
             commit: vault.store().last_commit().await?.0,
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
-        Server::listen(config, broker, registry, kv, marked).await
+        Server::listen(config, broker, registry, kv, (marked, space)).await
     }
 
     async fn listen(
@@ -124,7 +131,7 @@ impl Server {
         broker: Arc<Broker>,
         registry: Arc<Registry>,
         kv: Arc<Kv>,
-        marked: Arc<Marked>,
+        (marked, space): (Arc<Marked>, Arc<Space>),
     ) -> Result<Server, StartError> {
         let (shutdown, stopped) = watch::channel(false);
         let (heard, observer) = Heard::new();
@@ -149,10 +156,20 @@ impl Server {
             registry.vault().clone(),
             config.evidence.clone(),
             heard,
-            marked,
+            (marked, space.clone()),
             stopped,
         ));
-        Ok(Server { broker, registry, address, admin_address, shutdown, listeners, keeper, _shards: shards })
+        Ok(Server {
+            broker,
+            registry,
+            address,
+            admin_address,
+            shutdown,
+            listeners,
+            keeper,
+            space,
+            _shards: shards,
+        })
     }
 
     /// Where workloads connect.
@@ -173,6 +190,11 @@ impl Server {
     /// What administrators keep.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// How much room the disks have, as it was last looked at.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
     /// Drains the listeners, records the stop, and closes the log.
@@ -274,6 +296,12 @@ async fn assemble(
         recorder,
         engines,
     })
+}
+
+/// The room of store and log. A store that is not there yet has none to look at.
+fn space(config: &Config) -> Arc<Space> {
+    let bytes = u64::from(config.storage.ballast_mib).saturating_mul(1024 * 1024);
+    Arc::new(Space::new(&config.storage.data, &config.storage.audit, bytes))
 }
 
 /// What `serve --check` found.

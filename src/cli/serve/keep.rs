@@ -9,6 +9,7 @@ use crate::cli::serve::marked::Marked;
 use crate::denial::Denial;
 use crate::limits;
 use crate::registry::attestation;
+use crate::store::space::Space;
 use crate::store::{Vault, marks};
 use crate::time::ClockEvent;
 use crate::transport::observer::{Cause, HandshakeObserver};
@@ -50,7 +51,7 @@ pub async fn run(
     vault: Arc<Vault>,
     evidence: EvidenceSection,
     mut heard: Heard,
-    marked: Arc<Marked>,
+    (marked, space): (Arc<Marked>, Arc<Space>),
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut ticks = tokio::time::interval(Duration::from_millis(limits::RELOAD_MS));
@@ -65,6 +66,9 @@ pub async fn run(
                 count = count.wrapping_add(1);
                 tick(&broker, &vault, &marked, count).await;
                 marked.settle(&broker).await;
+                if count.is_multiple_of(SPACE_TICKS) {
+                    look_at_space(&broker, &space).await;
+                }
                 if count.is_multiple_of(EVIDENCE_TICKS) {
                     files.look(&broker).await;
                 }
@@ -154,6 +158,15 @@ impl EvidenceFiles {
     }
 }
 
+/// Where the disk is full its ballast is let go, and what is recorded from then on is denials and acts of administrators.
+async fn look_at_space(broker: &Broker, space: &Arc<Space>) {
+    let looking = space.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || looking.look()).await {
+        tracing::error!(%error, "the room on the disk was not looked at");
+    }
+    broker.recorder.set_spent(space.is_spent());
+}
+
 /// Files are read where blocking is allowed; a reload that panics leaves the snapshots, whose ends still hold.
 async fn reload(broker: &Arc<Broker>) {
     let (trust, now) = (broker.trust.clone(), broker.clock.untrusted());
@@ -190,6 +203,8 @@ const HEARD: usize = 256;
 /// The highest time is kept every so many ticks: a start is then at most ten seconds too lenient, and the log's own last
 /// record usually makes up for those.
 const KEEP_TIME_TICKS: u64 = 10;
+/// A busy log writes some 20 MiB a second at most.
+const SPACE_TICKS: u64 = 2;
 /// And recorded once an hour, for a restore.
 const RECORD_TIME_TICKS: u64 = 3_600;
 /// Roots, lists and collateral change by the day.
