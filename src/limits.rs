@@ -432,7 +432,5 @@ pub const RESTORE_NUMBERS: u64 = 1_000_000_000;
 pub const RESTORE_REPORT_LINES: usize = 1_000;
 /// Bytes of one of them.
 pub const RESTORE_REPORT_LINE_BYTES: usize = 600;
-/// High-water marks: one an issuer of lists, one a trust domain, and the clock's.
-pub const MARKS: usize = 100_000;
 /// What the last day wrote is not archived, milliseconds: a start rebuilds leases and latches from the last hours.
 pub const AUDIT_ARCHIVE_KEEP_MS: u64 = 86_400_000;

@@ -16,13 +16,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Marked(Mutex<BTreeMap<String, (Vec<u8>, bool)>>);
 
 impl Marked {
-    /// All that the store keeps: a start tells the log of each.
+    /// All that the store keeps: a start tells the log of each. What is kept of TPMs, one for each ever enrolled, stands in the
+    /// claims of decisions already.
     pub async fn all_of(vault: &Vault) -> Result<Self, StoreError> {
-        let marked = Marked::default();
-        for record in vault.all(Kind::Mark, limits::MARKS).await? {
-            marked.owe(&record.name, &record.body, false);
+        let (marked, mut after) = (Marked::default(), None);
+        loop {
+            let page = vault.list(Kind::Mark, after.as_deref(), limits::STORE_PAGE).await?;
+            for record in page.records.iter().filter(|record| !record.name.starts_with(OF_TPMS)) {
+                marked.owe(&record.name, &record.body, false);
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(marked);
+            }
         }
-        Ok(marked)
     }
 
     /// The log is to be told that the mark stands at `value`.
@@ -49,3 +56,6 @@ impl Marked {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// What the names of marks of TPMs' counters begin with.
+const OF_TPMS: &str = "tpm2:";
