@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         .build_transport(false)
+        .codec_path("crate::proto::codec::SmallCodec")
         // The one message that carries a value to be stored: its `Debug` is written by hand and shows none.
         .skip_debug([".portcullis.admin.v1.PutSecretRequest"])
         // The command line prints answers as JSON, keys in one order.

@@ -6,14 +6,15 @@
 use crate::appraisal::Appraiser;
 use crate::audit::record::Event;
 use crate::audit::{Grant, Recorder, random_id};
-use crate::case::{Case, Denied};
+use crate::case::{Case, Denied, Stage};
 use crate::challenge::admission::{Admission, Admitted, Caller};
 use crate::challenge::answer::{case_of, case_of_connection};
-use crate::challenge::{Challenge, Offer};
+use crate::challenge::{Answer, Challenge, Offer};
 use crate::denial::Denial;
 use crate::evidence::Verifiers;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
+use crate::measure::Measures;
 use crate::policy::Pdp;
 use crate::release::lease::Leases;
 use crate::release::{Barrier, Engines, Hold, Released, Renewed};
@@ -52,6 +53,8 @@ pub struct Broker {
     pub recorder: Arc<Recorder>,
     /// The engines.
     pub engines: Arc<Engines>,
+    /// What is counted and timed of all this.
+    pub measures: Measures,
 }
 
 /// A denial as its caller may know it.
@@ -70,7 +73,8 @@ impl Broker {
         connection: &Arc<Connection>,
         request: ReleaseRequest,
     ) -> Result<Challenge, Answered> {
-        match self.open(connection, request) {
+        let mut laps = self.measures.stages.begin();
+        match laps.of(Stage::Transport, self.open(connection, request)) {
             Ok(challenge) => Ok(challenge),
             Err(denied) => Err(self.deny(denied).await),
         }
@@ -83,7 +87,10 @@ impl Broker {
             Err(denied) => Err(denied),
         };
         match outcome {
-            Ok(released) => Ok(released),
+            Ok(released) => {
+                self.measures.releases.count();
+                Ok(released)
+            }
             Err(denied) => Err(self.deny(denied).await),
         }
     }
@@ -112,7 +119,10 @@ impl Broker {
             Err(denied) => Err(denied),
         };
         match outcome {
-            Ok(renewed) => Ok(renewed),
+            Ok(renewed) => {
+                self.measures.renewals.count();
+                Ok(renewed)
+            }
             Err(denied) => Err(self.deny(denied).await),
         }
     }
@@ -121,7 +131,9 @@ impl Broker {
     pub fn admit(&self, connection: &Connection) -> Result<Admitted, Answered> {
         let caller = caller_of(connection);
         let admitted = self.admission.admit(&caller, self.clock.untrusted());
-        admitted.map_err(|denial| Answered { denial, decision_id: None })
+        admitted
+            .inspect_err(|denial| self.measures.denials.count(*denial))
+            .map_err(|denial| Answered { denial, decision_id: None })
     }
 
     fn open(&self, connection: &Arc<Connection>, request: ReleaseRequest) -> Result<Challenge, Denied> {
@@ -135,17 +147,31 @@ impl Broker {
     }
 
     async fn decide(&self, challenge: Challenge, documents: Vec<Document>) -> Result<Grant, Denied> {
-        let now = match self.now().and_then(|now| self.not_current().map_or(Ok(now), Err)) {
+        let now = match self.current() {
             Ok(now) => now,
             Err(denial) => return Err(challenge.spoiled(denial)),
         };
-        let answer = challenge.answered(documents, &self.trust, now)?;
-        let verified = self.verifiers.verify(answer, now)?;
-        let current = self.freshness.check(verified, now)?;
-        let unlatched = self.latches.check(current, now)?;
-        let result = self.appraiser.appraise(unlatched, now)?;
-        let permit = self.pdp.decide(result).await?;
-        self.recorder.record(permit, now).await
+        let mut laps = self.measures.stages.begin();
+        let answer = laps.of(Stage::Challenge, challenge.answered(documents, &self.trust, now))?;
+        let (answer, now) = self.supplied(answer, now).await?;
+        let verified = laps.of(Stage::Evidence, self.verifiers.verify(answer, now))?;
+        let current = laps.of(Stage::Freshness, self.freshness.check(verified, now))?;
+        let unlatched = laps.of(Stage::Latch, self.latches.check(current, now))?;
+        let result = laps.of(Stage::Appraisal, self.appraiser.appraise(unlatched, now))?;
+        let permit = laps.of(Stage::Policy, self.pdp.decide(result).await)?;
+        laps.of(Stage::Audit, self.recorder.record(permit, now).await)
+    }
+
+    /// Collateral that the evidence lacks is asked for, within its bound. After a wait everything that must be current is
+    /// looked at again; the peer is by the freshness stage.
+    async fn supplied(&self, mut answer: Answer, now: Now) -> Result<(Answer, Now), Denied> {
+        if !self.verifiers.supply(&mut answer, now).await {
+            return Ok((answer, now));
+        }
+        match self.now().and_then(|now| self.not_current().map_or(Ok(now), Err)) {
+            Ok(now) => Ok((answer, now)),
+            Err(denial) => Err(answer.spoiled(denial)),
+        }
     }
 
     /// A grant that cannot be redeemed was recorded as a release, so a second record takes it back.
@@ -158,7 +184,9 @@ impl Broker {
                 Err(denial) => Err(grant.into_case().deny(denial)),
             }
         };
-        self.settle(&recorded, AssertUnwindSafe(released).catch_unwind().await).await
+        let mut laps = self.measures.stages.begin();
+        let released = laps.of(Stage::Release, AssertUnwindSafe(released).catch_unwind().await);
+        self.settle(&recorded, released).await
     }
 
     /// The same of a later round. The lease itself stands until its end, whatever comes of this.
@@ -171,7 +199,9 @@ impl Broker {
                 Err(denial) => Err(grant.into_case().deny(denial)),
             }
         };
-        self.settle(&recorded, AssertUnwindSafe(renewed).catch_unwind().await).await
+        let mut laps = self.measures.stages.begin();
+        let renewed = laps.of(Stage::Release, AssertUnwindSafe(renewed).catch_unwind().await);
+        self.settle(&recorded, renewed).await
     }
 
     async fn settle<T>(
@@ -193,6 +223,7 @@ impl Broker {
         }
         outcome.unwrap_or_else(|panic| resume_unwind(panic))
     }
+
     /// The second record of a release that did not reach its workload; its lease ends.
     pub async fn undelivered(&self, decision_id: &str, lease_id: &str, detail: &str) {
         self.engines.leases.end(lease_id);
@@ -200,6 +231,7 @@ impl Broker {
     }
 
     async fn take_back(&self, decision_id: &str, lease_id: &str, detail: &str) {
+        self.measures.undelivered.count();
         let event = Event::Undelivered {
             decision_id: decision_id.to_owned(),
             lease_id: lease_id.to_owned(),
@@ -214,6 +246,7 @@ impl Broker {
     /// still a denial, and its id names nothing.
     pub async fn deny(&self, denied: Denied) -> Answered {
         let now = self.clock.untrusted();
+        self.measures.denials.count(denied.denial);
         let Ok(id) = random_id() else {
             return Answered { denial: Denial::Defect, decision_id: None };
         };
@@ -233,6 +266,11 @@ impl Broker {
     /// A request that ended before it had a shape: only its connection is known.
     pub async fn deny_connection(&self, connection: &Connection, denial: Denial) -> Answered {
         self.deny(case_of_connection(connection).deny(denial)).await
+    }
+
+    /// The time, where everything that every request needs is current. **Denies** as every request would be now.
+    pub fn current(&self) -> Result<Now, Denial> {
+        self.now().and_then(|now| self.not_current().map_or(Ok(now), Err))
     }
 
     /// What every request needs and no request can change; looked at before any secret is, so that it tells of none.

@@ -24,6 +24,36 @@ pub enum Stage {
     Release,
 }
 
+impl Stage {
+    /// Every stage, in the order of the flow.
+    pub const ALL: [Stage; 9] = [
+        Stage::Transport,
+        Stage::Challenge,
+        Stage::Evidence,
+        Stage::Freshness,
+        Stage::Latch,
+        Stage::Appraisal,
+        Stage::Policy,
+        Stage::Audit,
+        Stage::Release,
+    ];
+
+    /// The word for it in the audit log and in figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Transport => "transport",
+            Stage::Challenge => "challenge",
+            Stage::Evidence => "evidence",
+            Stage::Freshness => "freshness",
+            Stage::Latch => "latch",
+            Stage::Appraisal => "appraisal",
+            Stage::Policy => "policy",
+            Stage::Audit => "audit",
+            Stage::Release => "release",
+        }
+    }
+}
+
 /// One secret of a request, and the version that a grant names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathVersion {

@@ -20,6 +20,8 @@
 pub mod case;
 pub mod denial;
 pub mod limits;
+#[cfg(feature = "server")]
+pub mod measure;
 pub mod proto;
 pub mod request;
 pub mod spiffe;
@@ -58,4 +60,8 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 #[cfg(feature = "server")]
+pub mod collateral;
+#[cfg(feature = "server")]
 pub mod registry;
+#[cfg(feature = "server")]
+pub mod telemetry;

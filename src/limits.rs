@@ -316,6 +316,8 @@ pub const NITRO_AGE_SECONDS: u64 = 5 * 60;
 
 /// A signed CoRIM, bytes: published ones take some KiB; this is thousands of measurements, and some 30 MiB when read.
 pub const CORIM_BYTES: usize = 1024 * 1024;
+/// Keys of which one must have signed an imported manifest: a publisher's present and next one, of a few publishers.
+pub const CORIM_SIGNERS: usize = 8;
 
 // AMD SEV-SNP (`evidence.md` §4).
 
@@ -412,6 +414,57 @@ pub const DCAP_COLLATERAL_BYTES: usize = 64 * 1024;
 pub const DCAP_ENDORSEMENTS: usize = 4;
 /// An issuer chain in a header of the PCS, bytes, percent-encoded: two certificates take some 2.5 KB.
 pub const DCAP_ISSUER_CHAIN_BYTES: usize = 8 * 1024;
+/// Parts of Intel's collateral that are kept: four a platform, one of them its own; Intel has some tens of FMSPCs, and
+/// each takes some 20 KB.
+pub const DCAP_KEPT_PARTS: usize = 512;
+
+// Collateral that is fetched.
+
+/// All headers of a service's answer, bytes: an issuer chain takes up to 8 KiB (`DCAP_ISSUER_CHAIN_BYTES`).
+pub const COLLATERAL_HEADER_BYTES: usize = 16 * 1024;
+/// What of an answer is read ahead, bytes: twice the headers, so that it is they that are too large and not the buffer.
+pub const COLLATERAL_BUFFER_BYTES: usize = 32 * 1024;
+/// A chain of AMD's, bytes: intermediate and root take some 4.8 KB in PEM.
+pub const COLLATERAL_CHAIN_BYTES: usize = 16 * 1024;
+/// Items that are being fetched or wait for their turn: past it callers hear so at once.
+pub const COLLATERAL_UNDER_WAY: usize = 64;
+/// Items that failed and are remembered, so that they are not asked for at once again.
+pub const COLLATERAL_FAILED_ITEMS: usize = 4_096;
+/// Files that are read from the collateral directory: those of AMD's chips and a few hundred of Intel's.
+pub const COLLATERAL_FILES: usize = SEV_SNP_KEPT_CERTIFICATES + 1_024;
+/// Files that could not be read or written and are told of.
+pub const COLLATERAL_FILE_FAULTS: usize = 256;
+/// Identities for whose requests something was fetched within a minute; past it no new one's is.
+pub const COLLATERAL_IDENTITIES: usize = 4_096;
+/// How long `admin collateral refresh` is waited for, milliseconds: other acts wait meanwhile, a revocation among them.
+pub const COLLATERAL_REFRESH_WAITS_MS: u64 = 3_000;
+/// How often what is held is looked at for what is due, milliseconds.
+pub const COLLATERAL_TICK_MS: u64 = 60_000;
+
+// The operations listener (`telemetry`): for a few probes and one scraper on this machine.
+
+/// Its connections at once: ten times what such a machine's probes and scrapers need.
+pub const OPERATIONS_CONNECTIONS: usize = 64;
+/// A connection that has asked nothing for so long is closed, and a request's head arrives within it, milliseconds.
+pub const OPERATIONS_IDLE_MS: u64 = 5_000;
+/// A gRPC request's message arrives and is answered within this time, milliseconds: probes give up after 1 to 10 s.
+pub const OPERATIONS_ANSWER_MS: u64 = 5_000;
+/// A connection's greatest age, milliseconds: a watcher connects again six times an hour.
+pub const OPERATIONS_CONNECTION_MS: u64 = 600_000;
+/// Concurrent streams of one connection.
+pub const OPERATIONS_STREAMS: u32 = 16;
+/// Health watches at once, over all connections: so many connections are always left for probes.
+pub const OPERATIONS_WATCHES: usize = 16;
+/// A health request, bytes: a service's name.
+pub const OPERATIONS_MESSAGE_BYTES: usize = 4 * 1024;
+/// A request's head over HTTP/1, bytes (hyper takes no less than 8 KiB).
+pub const OPERATIONS_BUFFER_BYTES: usize = 16 * 1024;
+/// How often the threads that write are asked whether they answer, milliseconds.
+pub const PULSE_MS: u64 = 1_000;
+/// A thread that has not answered for so long hangs, milliseconds: three times the longest wait for it, and a second.
+pub const LIVE_MS: u64 = 10_000;
+/// How often room on the disks is looked at, milliseconds: at 100 MB/s, half a gigabyte.
+pub const DISK_LOOK_MS: u64 = 5_000;
 
 // Backup and restore.
 

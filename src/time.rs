@@ -275,6 +275,38 @@ impl State {
     }
 }
 
+/// Measures how long something took, for figures and for noticing what hangs: no release rests on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(u64);
+
+impl Stopwatch {
+    /// Begins.
+    pub fn start() -> Self {
+        Stopwatch(monotonic_nanoseconds())
+    }
+
+    /// Nanoseconds since it began, suspended time left out.
+    pub fn nanoseconds(self) -> u64 {
+        monotonic_nanoseconds().saturating_sub(self.0)
+    }
+
+    /// Nanoseconds since it began; it begins anew.
+    pub fn lap(&mut self) -> u64 {
+        let now = monotonic_nanoseconds();
+        let lap = now.saturating_sub(self.0);
+        self.0 = now;
+        lap
+    }
+}
+
+/// CLOCK_MONOTONIC: answered without a system call, in some 30 ns. Where it cannot be read, 0.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that asks the time")]
+fn monotonic_nanoseconds() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let whole = u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000);
+    whole.saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// The operating system's clocks.
 pub struct SystemTime;
 

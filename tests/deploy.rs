@@ -30,7 +30,7 @@ fn read(text: &str) -> Result<Config, String> {
 /// `#key = value`, without a space, is a key at its default.
 fn with_defaults_written_out() -> String {
     let written = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if key_of(rest).is_some() => rest.to_owned(),
+        Some(rest) if key_of(rest).is_some() || rest.starts_with('[') => rest.to_owned(),
         _ => line.to_owned(),
     };
     DOCUMENTED.lines().map(written).collect::<Vec<_>>().join("\n")
@@ -47,7 +47,8 @@ fn documented() -> BTreeSet<(String, String)> {
     let mut section = String::new();
     let mut keys = BTreeSet::new();
     for line in DOCUMENTED.lines() {
-        if line.starts_with('[') {
+        if line.trim_start_matches('#').starts_with('[') {
+            let line = line.trim_start_matches('#');
             section = line.trim_matches(['[', ']']).to_owned();
         } else if let Some(key) = key_of(line.trim_start_matches('#')) {
             keys.insert((section.clone(), key.to_owned()));
@@ -59,6 +60,11 @@ fn documented() -> BTreeSet<(String, String)> {
 /// Section and key of each field of the configuration's structs, as their source has them.
 fn configurable() -> BTreeSet<(String, String)> {
     let source = concat!(include_str!("../src/cli/config.rs"), include_str!("../src/cli/evidence.rs"));
+    let collateral = include_str!("../src/collateral/config.rs")
+        .replace("CollateralConfig", "CollateralSection")
+        .replace("SevSnpService", "CollateralSevSnpSection")
+        .replace("TdxService", "CollateralTdxSection");
+    let source = [source, &collateral].concat();
     let mut keys = BTreeSet::new();
     let mut sections = 0;
     for part in source.split("pub struct ").skip(1) {
@@ -67,6 +73,8 @@ fn configurable() -> BTreeSet<(String, String)> {
         let section = match name {
             "TrustDomain" => "trust_domain".to_owned(),
             "Nitro" | "Tdx" | "Tpm2" => format!("evidence.{}", name.to_lowercase()),
+            "CollateralSevSnp" => "collateral.sev-snp".to_owned(),
+            "CollateralTdx" => "collateral.tdx".to_owned(),
             "SevSnp" => "evidence.sev-snp".to_owned(),
             name => name.to_lowercase(),
         };
@@ -74,7 +82,8 @@ fn configurable() -> BTreeSet<(String, String)> {
         let body = part.split("\n}").next().unwrap();
         let fields = body.lines().filter_map(|line| line.trim().strip_prefix("pub "));
         // A field that is a section stands as one of its own.
-        for field in fields.filter(|field| !field.trim_end_matches(',').ends_with("Section")) {
+        let is_section = |field: &str| field.trim_end_matches([',', '>']).ends_with("Section");
+        for field in fields.filter(|field| !is_section(field)) {
             keys.insert((section.clone(), field.split(':').next().unwrap().to_owned()));
         }
     }

@@ -14,6 +14,9 @@ mod quoting;
 mod service;
 pub mod tpm;
 
+#[doc(hidden)]
+pub use service::start_is_sound;
+
 use crate::evidence::process::NodeSigner;
 use crate::limits;
 use crate::proto::v1::attester_server::AttesterServer;

@@ -74,7 +74,8 @@ fn parse_timeout(headers: &HeaderMap) -> Result<Option<u64>, Denial> {
     parsed.map(Some).ok_or(Denial::RequestTimeoutMalformed)
 }
 
-fn parse_timeout_value(text: &str) -> Option<u64> {
+/// One value of `grpc-timeout`, in milliseconds, rounded up; none where it is malformed.
+pub fn parse_timeout_value(text: &str) -> Option<u64> {
     let unit = text.bytes().last()?;
     let digits = text.get(..text.len().checked_sub(1)?)?;
     if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

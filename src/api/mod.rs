@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod front;
+pub mod health;
 mod held;
 pub mod release;
 pub mod status;

@@ -49,6 +49,13 @@ impl Appraiser {
         self.reference.load().as_ref().as_ref().map(|snapshot| snapshot.epoch)
     }
 
+    /// The ends of all reference sets; none where they could not be read.
+    pub fn ends(&self) -> Option<Vec<WallTime>> {
+        let reference = self.reference.load();
+        let snapshot = reference.as_ref().as_ref()?;
+        Some(snapshot.values.sets().map(|set| set.not_after).collect())
+    }
+
     /// Holds the claims against the reference sets of this workload. **Denies** as the module says.
     pub fn appraise(&self, mut unlatched: Unlatched, now: Now) -> Result<AttestationResult, Denied> {
         unlatched.evidence_mut().case_mut().stage = Stage::Appraisal;

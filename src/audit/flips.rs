@@ -203,7 +203,8 @@ impl Flips {
         Some(denials)
     }
 
-    fn certain(&mut self, now: WallTime) -> Vec<Flip> {
+    /// The flips that are certain by `now`, though no record came.
+    pub fn certain(&mut self, now: WallTime) -> Vec<Flip> {
         let mut flips = Vec::new();
         while let Some(first) = self.pending.front() {
             let old = now.since(first.time) > DELIVERY_MS;

@@ -2,6 +2,7 @@
 
 use crate::audit::log::{Log, LogError};
 use crate::audit::record::{Event, LatchSet, Record};
+use crate::audit::watch::FlipWatch;
 use crate::case::{Case, Denied, Stage};
 use crate::denial::Denial;
 use crate::evidence::VerifiedEvidence;
@@ -21,6 +22,7 @@ pub struct Recorder {
     withheld: AtomicBool,
     /// The disk is full and its ballast is out: what room there is, is for denials and for what administrators do.
     spent: AtomicBool,
+    flips: FlipWatch,
 }
 
 /// The decision to release is durable. It names lease, versions and epochs, ends in seconds, and is spent by value.
@@ -48,7 +50,13 @@ impl Recorder {
             in_doubt: Mutex::new(Vec::new()),
             withheld: AtomicBool::new(false),
             spent: AtomicBool::new(false),
+            flips: FlipWatch::default(),
         }
+    }
+
+    /// Denials that a release followed, as far as this process recorded both.
+    pub fn flips(&self) -> &FlipWatch {
+        &self.flips
     }
 
     /// The log.
@@ -144,7 +152,8 @@ impl Recorder {
 
     /// Appends, and then what is owed about records in doubt; those stay owed where that fails.
     async fn append(&self, record: &Record) -> Result<(), LogError> {
-        self.log.append(record).await?;
+        let sequence = self.log.append(record).await?;
+        self.flips.take(sequence, record);
         let owed = std::mem::take(&mut *self.in_doubt());
         for event in owed {
             let Ok(id) = random_id() else { continue };

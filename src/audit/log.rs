@@ -30,6 +30,7 @@ use super::open::{self, OpenError};
 use super::record::Record;
 use super::writer::Writer;
 use crate::limits;
+use crate::measure::Histogram;
 use crate::time::WallTime;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -103,6 +104,11 @@ impl Log {
         Log::open_sized(directory, key, since, horizon, limits::AUDIT_SEGMENT_BYTES)
     }
 
+    /// Verifies the log in `directory` as [`Log::open`] does, and changes nothing. It must not be written meanwhile.
+    pub fn examine(directory: &Path, key: &LogKey, since: WallTime) -> Result<OpenReport, OpenError> {
+        open::examine(directory, key, since)
+    }
+
     fn open_sized(
         directory: &Path,
         key: LogKey,
@@ -167,6 +173,29 @@ impl Log {
         self.shared.head().1
     }
 
+    /// Returns once the writer has answered, whether or not the disk takes anything: it does not hang. Waits at most
+    /// [`limits::AUDIT_WAIT_MS`].
+    pub async fn answers(&self) -> Result<(), LogError> {
+        let (done, outcome) = oneshot::channel();
+        self.shared.open_queue()?.call = Some(done);
+        self.shared.filled.notify_one();
+        match tokio::time::timeout(self.wait, outcome).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(LogError::Closed),
+            Err(_) => Err(LogError::TimedOut),
+        }
+    }
+
+    /// How long writing and syncing each group took.
+    pub fn sync_times(&self) -> &Histogram {
+        &self.shared.sync_times
+    }
+
+    /// Records that wait for the disk.
+    pub fn waiting(&self) -> usize {
+        self.shared.queue().waiting.len()
+    }
+
     /// Groups that were synced since the log was opened.
     pub fn syncs(&self) -> u64 {
         self.shared.syncs.load(Ordering::SeqCst)
@@ -210,6 +239,8 @@ pub(super) struct Waiting {
 /// What the writer takes at once.
 pub(super) enum Work {
     Group(Vec<Waiting>),
+    /// Whether it answers.
+    Call(oneshot::Sender<()>),
     Checkpoint(oneshot::Sender<Result<String, LogError>>),
 }
 
@@ -218,6 +249,7 @@ struct Queue {
     waiting: std::collections::VecDeque<Waiting>,
     bytes: usize,
     checkpoint: Option<oneshot::Sender<Result<String, LogError>>>,
+    call: Option<oneshot::Sender<()>>,
     closing: bool,
 }
 
@@ -235,6 +267,7 @@ pub(super) struct Shared {
     /// Whether the last group held more than one record.
     crowded: AtomicBool,
     pub(super) syncs: AtomicU64,
+    pub(super) sync_times: Histogram,
 }
 
 impl Shared {
@@ -249,6 +282,7 @@ impl Shared {
             timed_out_in: AtomicU64::new(0),
             crowded: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
+            sync_times: Histogram::default(),
         }
     }
 
@@ -289,6 +323,10 @@ impl Shared {
         let mut queue = self.queue();
         let mut yielded = !self.crowded.load(Ordering::Relaxed);
         loop {
+            if let Some(done) = queue.call.take() {
+                self.started.fetch_add(1, Ordering::SeqCst);
+                return Some(Work::Call(done));
+            }
             if let Some(done) = queue.checkpoint.take() {
                 self.started.fetch_add(1, Ordering::SeqCst);
                 return Some(Work::Checkpoint(done));

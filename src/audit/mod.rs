@@ -24,6 +24,7 @@ pub mod record;
 pub mod segment;
 pub mod show;
 pub mod verify;
+pub mod watch;
 mod disk;
 mod head;
 mod open;

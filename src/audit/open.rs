@@ -79,17 +79,46 @@ pub(super) fn replay(
     since: WallTime,
     horizon: impl FnMut(&Record),
 ) -> Result<Opened, OpenError> {
-    let border = Border::read(disk.path(), key.public())?;
-    let segments = border::counting(disk.path(), border.as_ref())?;
-    let checkpoint = read_checkpoint(disk.path(), key)?;
+    let Found { head, last, report } = read(disk.path(), key, since, horizon)?;
+    let segment = match last {
+        None => disk.begin(head.header(1, key.public().origin()))?,
+        Some(last) => disk.resume(last.header, last.group, last.end)?,
+    };
+    Ok(Opened { disk, head, segment, report })
+}
+
+/// Does all of [`replay`] that changes nothing: a directory that is not there is a log that is still to be made.
+pub(super) fn examine(directory: &Path, key: &LogKey, since: WallTime) -> Result<OpenReport, OpenError> {
+    read(directory, key, since, |_| ()).map(|found| found.report)
+}
+
+/// What stands in a directory.
+struct Found {
+    head: Head,
+    /// None where nothing was written yet.
+    last: Option<Last>,
+    report: OpenReport,
+}
+
+fn read(
+    directory: &Path,
+    key: &LogKey,
+    since: WallTime,
+    horizon: impl FnMut(&Record),
+) -> Result<Found, OpenError> {
+    let border = Border::read(directory, key.public())?;
+    let segments = match directory.try_exists()? {
+        true => border::counting(directory, border.as_ref())?,
+        false => Vec::new(),
+    };
+    let checkpoint = read_checkpoint(directory, key)?;
     let origin = key.public().origin();
     check_numbers(&segments, border.as_ref())?;
     if segments.is_empty() || (checkpoint.is_none() && is_unused(&segments)?) {
         check_covers(checkpoint.as_ref(), 0)?;
         let head = Head::empty(origin);
-        let segment = disk.begin(head.header(1, origin))?;
         let report = report(&head, true, false);
-        return Ok(Opened { disk, head, segment, report });
+        return Ok(Found { head, last: None, report });
     }
     let checkpoint = checkpoint.ok_or(OpenError::CheckpointMissing)?;
     let start = start(&segments, checkpoint.size, since)?;
@@ -100,9 +129,8 @@ pub(super) fn replay(
     }
     let last = last.ok_or(OpenError::CheckpointMissing)?;
     check_covers(Some(&replay.checkpoint), replay.head.size())?;
-    let segment = disk.resume(last.header, last.group, last.end)?;
     let report = report(&replay.head, false, replay.torn);
-    Ok(Opened { disk, head: replay.head, segment, report })
+    Ok(Found { head: replay.head, last: Some(last), report })
 }
 
 fn report(head: &Head, created: bool, torn_tail: bool) -> OpenReport {

@@ -9,7 +9,7 @@ use super::head::Head;
 use super::log::{LogError, Sequence, Shared, Waiting, Work};
 use super::open::{CHECKPOINT, HISTORY, Opened};
 use crate::limits;
-use crate::time::BootTime;
+use crate::time::{BootTime, Stopwatch};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -53,6 +53,8 @@ impl Writer {
         while let Some(work) = self.shared.take() {
             match work {
                 Work::Group(group) => self.write_group(group),
+                // Who asked has perhaps gone.
+                Work::Call(done) => drop(done.send(())),
                 Work::Checkpoint(done) => {
                     let outcome = self.recover().and_then(|()| self.write_checkpoint());
                     self.report(outcome.as_ref().err());
@@ -105,8 +107,10 @@ impl Writer {
             head.push(leaf, waiting.mark);
         }
         self.dirty = true;
+        let watch = Stopwatch::start();
         self.disk.write(&mut self.segment, &buffer)?;
         self.disk.check(&self.segment)?;
+        self.shared.sync_times.record(watch.nanoseconds());
         self.dirty = false;
         self.segment.end = self.segment.end.saturating_add(length);
         self.head = head;

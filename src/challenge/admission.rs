@@ -136,6 +136,11 @@ impl Admission {
         callers.into_iter().filter_map(take).collect()
     }
 
+    /// Streams that are open now, of all callers.
+    pub fn streams(&self) -> usize {
+        self.state().streams.values().fold(0, |all, one| all.saturating_add(*one))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

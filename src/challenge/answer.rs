@@ -172,7 +172,17 @@ impl Challenge {
             request: &request,
         });
         let terms = offer.hold_terms();
-        Ok(Answer { peer, request, binding, channel_binding, documents, held, terms, case })
+        Ok(Answer {
+            peer,
+            request,
+            binding,
+            channel_binding,
+            documents,
+            lacking: Vec::new(),
+            held,
+            terms,
+            case,
+        })
     }
 }
 
@@ -184,6 +194,7 @@ pub struct Answer {
     binding: Binding,
     channel_binding: ChannelBinding,
     documents: Vec<Document>,
+    lacking: Vec<String>,
     held: Option<Arc<Held>>,
     terms: HoldTerms,
     case: Box<Case>,
@@ -201,6 +212,8 @@ pub struct AnswerParts {
     pub channel_binding: ChannelBinding,
     /// The evidence, untrusted.
     pub documents: Vec<Document>,
+    /// Collateral that could not be had for them, each with the reason.
+    pub lacking: Vec<String>,
     /// The held lease that it is about; none in the first round.
     pub held: Option<Arc<Held>>,
     /// How often a held lease is attested again.
@@ -210,10 +223,30 @@ pub struct AnswerParts {
 }
 
 impl Answer {
+    /// Who answers.
+    pub fn identity(&self) -> &SpiffeId {
+        self.peer.connection().spiffe_id()
+    }
+
+    /// The evidence, untrusted.
+    pub fn documents(&self) -> &[Document] {
+        &self.documents
+    }
+
+    /// Notes collateral that could not be had, for the detail of a denial that follows from it.
+    pub fn note_lacking(&mut self, lacking: Vec<String>) {
+        self.lacking = lacking;
+    }
+
+    /// Ends the request before its evidence is looked at.
+    pub fn spoiled(self, denial: Denial) -> Denied {
+        self.case.deny(denial)
+    }
+
     /// The parts; the answer is gone.
     pub fn into_parts(self) -> AnswerParts {
-        let Answer { peer, request, binding, channel_binding, documents, held, terms, case } = self;
-        AnswerParts { peer, request, binding, channel_binding, documents, held, terms, case }
+        let Answer { peer, request, binding, channel_binding, documents, lacking, held, terms, case } = self;
+        AnswerParts { peer, request, binding, channel_binding, documents, lacking, held, terms, case }
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::challenge::Offer;
 use crate::challenge::admission::{Rate, Rates};
 use crate::cli::evidence::EvidenceSection;
+use crate::collateral::CollateralConfig;
 use crate::limits;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::transport::{DomainConfig, RevocationMode};
@@ -28,6 +29,12 @@ pub struct Config {
     /// Which evidence it takes.
     #[serde(default)]
     pub evidence: EvidenceSection,
+    /// Where what hardware evidence needs besides is fetched from, and kept.
+    #[serde(default)]
+    pub collateral: CollateralConfig,
+    /// The listener for probes and scrapers; without the section there is none.
+    #[serde(default)]
+    pub operations: Option<OperationsSection>,
     /// Limits on callers.
     #[serde(default)]
     pub limits: LimitsSection,
@@ -84,6 +91,18 @@ pub struct AdminSection {
     pub listen: SocketAddr,
     /// PEM: the roots of operators' certificates; their own, never a trust domain's.
     pub roots: PathBuf,
+}
+
+/// `[operations]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationsSection {
+    /// Where probes and scrapers connect: plain HTTP, without certificates.
+    #[serde(default = "default_operations")]
+    pub listen: SocketAddr,
+    /// Whether that address may be another than this machine's own.
+    #[serde(default)]
+    pub allow_beyond_loopback: bool,
 }
 
 /// `[[trust_domain]]`
@@ -244,6 +263,7 @@ impl Config {
         for path in paths {
             *path = base.join(&*path);
         }
+        self.collateral.resolve(base);
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -258,8 +278,19 @@ impl Config {
         if self.trust_domain.is_empty() {
             return impossible("trust_domain", "at least one is needed");
         }
+        if let Some(operations) = &self.operations
+            && !operations.listen.ip().is_loopback()
+            && !operations.allow_beyond_loopback
+        {
+            let why = "plain HTTP without certificates is for this machine: name a loopback address, or set \
+                       operations.allow_beyond_loopback where the network admits nobody else";
+            return impossible("operations.listen", why);
+        }
         if let Err(why) = self.evidence.check() {
             return impossible("evidence", &why);
+        }
+        if let Err(fault) = self.collateral.check() {
+            return impossible(&format!("collateral.{}", fault.key), &fault.why);
         }
         let mut names = std::collections::BTreeSet::new();
         for domain in &self.trust_domain {
@@ -335,6 +366,11 @@ fn default_ballast_mib() -> u32 {
     64
 }
 
+/// The port after the two that `init` proposes.
+fn default_operations() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8445))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,6 +434,21 @@ mod tests {
             ("bundle_max_age_seconds = 3600", "bundle_max_age_seconds = 0"),
         ] {
             assert!(read(&GOOD.replace(from, to)).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn the_operations_listener_stays_on_this_machine_unless_it_is_said_that_it_may_not() {
+        let with = |section: &str| read(&format!("{GOOD}\n[operations]\n{section}\n"));
+        assert_eq!(read(GOOD).unwrap().operations.map(|section| section.listen), None);
+        let default = with("").unwrap().operations.unwrap().listen;
+        assert_eq!(default, "127.0.0.1:8445".parse().unwrap());
+        assert!(with("listen = \"[::1]:9\"").is_ok());
+        for wide in ["0.0.0.0:8445", "10.0.0.1:8445", "[::]:8445", "[::ffff:10.0.0.1]:8445"] {
+            let refused = with(&format!("listen = \"{wide}\"")).unwrap_err().to_string();
+            assert!(refused.contains("allow_beyond_loopback"), "{refused}");
+            let named = with(&format!("listen = \"{wide}\"\nallow_beyond_loopback = true"));
+            assert_eq!(named.unwrap().operations.unwrap().listen, wide.parse().unwrap());
         }
     }
 }

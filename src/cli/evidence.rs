@@ -3,15 +3,17 @@
 //! *Takes* the section. *Gives* the formats to offer, and [`Hardware`], read from files. *Denies* nothing: a file that cannot be
 //! read leaves its format undecided. *Source*: `deploy/portcullis.toml`, where every key is explained; `evidence.md` §2, §4, §5.
 
+use crate::collateral::remember_lists;
 use crate::evidence::hardware::{Hardware, Held};
 use crate::evidence::nitro::{self, NitroTrust};
 use crate::evidence::process;
-use crate::evidence::sev_snp::{self, Product, SevSnpTrust, SigningKey};
+use crate::evidence::sev_snp::{self, Product, SevSnpTrust, SigningKey, TrustError};
 use crate::evidence::tdx::{self, Collateral, TdxTrust};
 use crate::evidence::tpm2;
 use crate::evidence::tpm2::enroll::{ManufacturerError, Manufacturers, Revocation};
 use crate::limits;
 use crate::time::Now;
+use crate::transport::{Marks, MarksUnavailable};
 use aws_lc_rs::digest;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
@@ -191,14 +193,19 @@ impl EvidenceSection {
         fingerprint
     }
 
-    /// Reads everything. Blocks.
+    /// Reads everything, as if no list had ever been seen before. Blocks.
     pub fn read(&self, now: Now) -> Hardware {
+        self.read_against(&NoMarks, now)
+    }
+
+    /// Reads everything; no list counts that is older than its mark. Blocks.
+    pub fn read_against(&self, marks: &dyn Marks, now: Now) -> Hardware {
         let mut hardware = Hardware::default();
         if self.formats.contains(&Format::Nitro) {
             hardware.nitro = held(self.nitro.read());
         }
         if self.formats.contains(&Format::SevSnp) {
-            hardware.sev_snp = held(self.sev_snp.read(now));
+            hardware.sev_snp = held(self.sev_snp.read(marks, now));
         }
         if self.formats.contains(&Format::Tdx) {
             hardware.tdx = held(self.tdx.read());
@@ -229,7 +236,7 @@ impl NitroSection {
 }
 
 impl SevSnpSection {
-    fn read(&self, now: Now) -> Result<SevSnpTrust, String> {
+    fn read(&self, marks: &dyn Marks, now: Now) -> Result<SevSnpTrust, String> {
         let mut trust = SevSnpTrust::amd();
         each(&self.roots, |der| trust.add_root(der).map_err(|error| error.to_string()))?;
         each(&self.intermediates, |der| trust.add_intermediate(der).map_err(|error| error.to_string()))?;
@@ -241,11 +248,18 @@ impl SevSnpSection {
         }
         let products = self.lists_required.iter().filter_map(|name| Product::of_name(name));
         products.for_each(|product| trust.require_lists(product));
+        remember_lists(&mut trust, marks).map_err(|error| error.to_string())?;
         let oldest = self.list_max_age_seconds.unwrap_or(0);
         for (paths, key) in [(&self.vcek_lists, SigningKey::Vcek), (&self.vlek_lists, SigningKey::Vlek)] {
             for path in paths {
-                let taken = trust.hand_in_list(&bytes(path)?, key, oldest, now);
-                taken.map_err(|error| format!("{}: {error}", path.display()))?;
+                match trust.hand_in_list(&bytes(path)?, key, oldest, now) {
+                    // A newer one was seen: that one is needed, and may be held elsewhere.
+                    Err(TrustError::ListOlder) => {
+                        tracing::warn!(path = %path.display(), "an older list than was seen before: not used");
+                    }
+                    Err(error) => return Err(format!("{}: {error}", path.display())),
+                    Ok(_) => {}
+                }
             }
         }
         Ok(trust)
@@ -303,6 +317,23 @@ impl Tpm2Section {
 
 fn at(path: &Path, error: &ManufacturerError) -> String {
     format!("{}: {error}", path.display())
+}
+
+/// Knows of no mark and raises none: for whoever looks at files alone.
+pub struct NoMarks;
+
+impl Marks for NoMarks {
+    fn read(&self, _name: &str) -> Result<Option<Vec<u8>>, MarksUnavailable> {
+        Ok(None)
+    }
+
+    fn raise(&self, _name: &str, _value: &[u8]) -> Result<(), MarksUnavailable> {
+        Ok(())
+    }
+
+    fn replace(&self, _name: &str, _value: &[u8]) -> Result<(), MarksUnavailable> {
+        Ok(())
+    }
 }
 
 fn held<T>(read: Result<T, String>) -> Held<T> {

@@ -48,6 +48,9 @@ pub struct Args {
     /// Where operators connect.
     #[arg(long, default_value = "127.0.0.1:8444")]
     pub admin_listen: String,
+    /// Where probes and scrapers connect, over plain HTTP: an address of this machine alone.
+    #[arg(long, default_value = "127.0.0.1:8445")]
+    pub operations_listen: String,
 }
 
 /// What is to be made.
@@ -66,6 +69,8 @@ pub struct Plan {
     pub listen: String,
     /// Where operators connect.
     pub admin_listen: String,
+    /// Where probes and scrapers connect; none = nowhere.
+    pub operations_listen: Option<String>,
     /// The part of the configuration about trust domains.
     pub trust_domains: String,
 }
@@ -119,6 +124,7 @@ pub async fn run(args: Args) -> u8 {
         administrator_ms: u64::from(args.administrator_days).saturating_mul(86_400_000),
         listen: args.listen,
         admin_listen: args.admin_listen,
+        operations_listen: Some(args.operations_listen),
         trust_domains,
     };
     match make(&plan, &SystemTime).await {
@@ -235,16 +241,19 @@ fn serial() -> u64 {
 }
 
 fn configuration(plan: &Plan, paths: &Paths) -> String {
+    let section = |listen: &String| format!("[operations]\nlisten = \"{listen}\"\n\n");
+    let operations = plan.operations_listen.as_ref().map(section).unwrap_or_default();
     format!(
         "# Made by `portcullis init`; every key is explained in deploy/portcullis.toml.\n\n\
          [broker]\nspiffe_id = \"{}\"\nlisten = \"{}\"\ncertificate = \"broker.pem\"\nkey = \"broker.key\"\n\n\
          [storage]\ndata = {}\naudit = {}\nkey_file = \"store.key\"\naudit_key_file = \"audit.key\"\n\n\
-         [admin]\nlisten = \"{}\"\nroots = \"admin-roots.pem\"\n\n{}",
+         [admin]\nlisten = \"{}\"\nroots = \"admin-roots.pem\"\n\n{}{}",
         plan.broker_id,
         plan.listen,
         quoted(&paths.store),
         quoted(&paths.audit),
         plan.admin_listen,
+        operations,
         plan.trust_domains,
     )
 }

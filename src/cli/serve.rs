@@ -7,6 +7,7 @@
 mod assemble;
 mod keep;
 mod marked;
+mod notify;
 mod recover;
 
 pub use assemble::{Server, StartError};
@@ -62,12 +63,18 @@ pub async fn run(args: Args) -> u8 {
 
 /// Serves until SIGTERM or SIGINT, then drains: open requests are answered, and only then is the log closed.
 async fn serve(server: Server) -> u8 {
+    let probes = server.operations_address().map(|address| format!(", probes on {address}"));
     println!(
-        "portcullis: serving workloads on {}, operators on {}",
+        "portcullis: serving workloads on {}, operators on {}{}",
         server.address(),
-        server.admin_address()
+        server.admin_address(),
+        probes.unwrap_or_default()
     );
+    let watchdog = tokio::spawn(notify::watchdog(server.telemetry().clone()));
+    notify::tell("READY=1");
     let outcome = wait_for_signal().await;
+    notify::tell("STOPPING=1");
+    watchdog.abort();
     tracing::info!("draining");
     server.stop().await;
     match outcome {

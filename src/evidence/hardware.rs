@@ -11,6 +11,10 @@ use super::tdx::{self, TdxTrust};
 use super::tpm2::enroll::Manufacturers;
 use super::tpm2::{self, Tpm2Trust};
 use crate::denial::Denial;
+use crate::request::Document;
+use crate::spiffe::SpiffeId;
+use crate::time::Now;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// What is known of one format's trust. The zero value takes nothing.
@@ -26,6 +30,14 @@ pub enum Held<T> {
 }
 
 impl<T> Held<T> {
+    /// The trust, where it is known.
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Held::Known(trust) => Some(trust),
+            Held::NotTaken | Held::Unknown(_) => None,
+        }
+    }
+
     /// The trust. **Denies** `EvidenceFormatNotOffered`, `CollateralUnavailable`.
     pub fn get(&self, format: &str) -> Result<&T, Refusal> {
         self.get_or(format, Denial::CollateralUnavailable)
@@ -55,6 +67,33 @@ pub struct Hardware {
     /// For `tdx`.
     pub tdx: Held<TdxTrust>,
 }
+
+/// What is kept of vendors' collateral beside what is configured, and where more of it is asked for.
+pub trait Supply: Send + Sync {
+    /// Asks for what these documents need that neither came along nor is held; it ends within its own bound, and gives what
+    /// could not be had, each with the reason. None where nothing is missing. The documents are untrusted.
+    fn supply<'a>(
+        &'a self,
+        identity: &'a SpiffeId,
+        documents: &'a [Document],
+        now: Now,
+    ) -> Option<Supplying<'a>>;
+
+    /// The configured trust, with what is held for one `sev-snp` document.
+    fn sev_snp(&self, body: &[u8], now: Now) -> SevSnpTrust;
+
+    /// The configured trust, with what is held for one `tdx` document.
+    fn tdx(&self, body: &[u8], now: Now) -> TdxTrust;
+
+    /// Swaps the configured trust, where it is known; what it does not vouch for is let go. Blocks.
+    fn set_trust(&self, sev_snp: Option<SevSnpTrust>, tdx: Option<TdxTrust>);
+
+    /// Changes whenever what is held may refuse what it did not refuse before.
+    fn epoch(&self) -> u64;
+}
+
+/// See [`Supply::supply`].
+pub type Supplying<'a> = Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>>;
 
 impl Hardware {
     /// The formats that are configured and cannot be decided, and why.

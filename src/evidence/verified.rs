@@ -6,7 +6,7 @@ use crate::challenge::round::{self, HoldTerms};
 use crate::challenge::{Answer, answer::AnswerParts};
 use crate::denial::Denial;
 use crate::evidence::documents::Documents;
-use crate::evidence::hardware::{Hardware, Held};
+use crate::evidence::hardware::{Hardware, Held, Supply};
 use crate::evidence::outcome::{Checks, Refusal};
 use crate::evidence::process::{self, Nodes};
 use crate::evidence::{nitro, sev_snp, tdx, tpm2};
@@ -16,7 +16,7 @@ use crate::time::Now;
 use crate::transport::peer::Peer;
 use crate::transport::trust::Trust;
 use arc_swap::ArcSwap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The verifiers of all formats, and what they hold evidence against.
 pub struct Verifiers {
@@ -24,6 +24,8 @@ pub struct Verifiers {
     hardware: ArcSwap<(u64, Hardware)>,
     /// The counters last seen of each enrolled attestation key.
     seen: tpm2::Seen,
+    /// Where collateral is kept; none = what is configured and what came along is all there is.
+    supply: OnceLock<Arc<dyn Supply>>,
 }
 
 /// All documents of one answer verified: key, signature, binding. What they say is not appraised yet.
@@ -51,6 +53,7 @@ impl Verifiers {
             nodes: ArcSwap::from_pointee(nodes),
             hardware: ArcSwap::default(),
             seen: tpm2::Seen::default(),
+            supply: OnceLock::new(),
         }
     }
 
@@ -64,8 +67,12 @@ impl Verifiers {
         self.hardware.load().1.manufacturers.clone()
     }
 
-    /// Swaps what hardware evidence is held against; without it, none is taken.
+    /// Swaps what hardware evidence is held against; without it, none is taken. Blocks, where collateral is kept.
     pub fn set_hardware(&self, hardware: Hardware) {
+        // First what a verification takes, then the epoch that ends what was verified before.
+        if let Some(supply) = self.supply.get() {
+            supply.set_trust(hardware.sev_snp.known().cloned(), hardware.tdx.known().cloned());
+        }
         self.hardware.rcu(|old| {
             let tpm2 = old.1.tpm2.clone();
             (old.0.saturating_add(1), Hardware { tpm2, ..hardware.clone() })
@@ -88,9 +95,36 @@ impl Verifiers {
         }
     }
 
-    /// Changes with each [`Verifiers::set_hardware`].
+    /// Names where collateral is kept, once; a second one is not taken.
+    pub fn set_supply(&self, supply: Arc<dyn Supply>) {
+        let _ = self.supply.set(supply);
+    }
+
+    /// Has what an answer's documents still need asked for, within a bound. Whether anything was waited for: then the time
+    /// is another.
+    pub async fn supply(&self, answer: &mut Answer, now: Now) -> bool {
+        let supplying =
+            self.supply.get().map(|supply| supply.supply(answer.identity(), answer.documents(), now));
+        let Some(supplying) = supplying.flatten() else { return false };
+        let lacking = supplying.await;
+        answer.note_lacking(lacking);
+        true
+    }
+
+    /// Changes with what hardware evidence is held against, where that may refuse more than before.
     pub fn hardware_epoch(&self) -> u64 {
-        self.hardware.load().0
+        let held = self.supply.get().map_or(0, |supply| supply.epoch());
+        self.hardware.load().0.saturating_add(held)
+    }
+
+    /// What hardware evidence is held against now.
+    pub fn hardware(&self) -> Arc<(u64, Hardware)> {
+        self.hardware.load_full()
+    }
+
+    /// The enrolled nodes; none where they could not be read.
+    pub fn nodes(&self) -> Arc<Option<Nodes>> {
+        self.nodes.load_full()
     }
 
     /// Swaps the enrolled nodes.
@@ -105,14 +139,25 @@ impl Verifiers {
 
     /// Verifies every document; all must, and the first that does not decides. **Denies** as the module says.
     pub fn verify(&self, answer: Answer, now: Now) -> Result<VerifiedEvidence, Denied> {
-        let AnswerParts { peer, request, binding, channel_binding, documents, held, terms, mut case } =
-            answer.into_parts();
+        let AnswerParts {
+            peer,
+            request,
+            binding,
+            channel_binding,
+            documents,
+            lacking,
+            held,
+            terms,
+            mut case,
+        } = answer.into_parts();
         case.stage = Stage::Evidence;
         let nodes = self.nodes.load();
         let Some(nodes) = nodes.as_ref() else {
             return Err(case.deny(Denial::NodesUnavailable));
         };
         case.epochs.insert("nodes".to_owned(), nodes.epoch());
+        // Before anything of it is used: what changes meanwhile supersedes this verification.
+        let epoch = self.hardware_epoch();
         let hardware = self.hardware.load();
         let against = Against {
             nodes,
@@ -126,7 +171,7 @@ impl Verifiers {
         let verified = verify_all(&documents, &against);
         let documents = match verified {
             Ok(documents) => documents,
-            Err(refusal) => return Err(case.deny_because(refusal.denial, refusal.detail)),
+            Err(refusal) => return Err(refused(case, refusal, &lacking)),
         };
         if let (Some(quote), Held::Known(trust)) = (documents.tpm2(), &hardware.1.tpm2)
             && let Some(ak) = trust.by_name(quote.ak_name())
@@ -134,7 +179,7 @@ impl Verifiers {
             self.seen.note(ak, quote.counters());
         }
         if documents.has_hardware() {
-            case.epochs.insert(HARDWARE.to_owned(), hardware.0);
+            case.epochs.insert(HARDWARE.to_owned(), epoch);
         }
         if note_claims(&mut case, &documents).is_err() {
             return Err(case.deny(Denial::Defect));
@@ -195,11 +240,15 @@ fn verify_one(document: &Document, against: &Against<'_>, into: &mut Documents) 
             into.nitro = Some(nitro::verify(body, endorsements, bound, trust, *now, &mut checks)?);
         }
         sev_snp::FORMAT => {
-            let trust = hardware.sev_snp.get(sev_snp::FORMAT)?;
+            let configured = hardware.sev_snp.get(sev_snp::FORMAT)?;
+            let held = against.verifiers.supply.get().map(|supply| supply.sev_snp(body, *now));
+            let trust = held.as_ref().unwrap_or(configured);
             into.sev_snp = Some(sev_snp::verify(body, endorsements, bound, trust, *now, &mut checks)?);
         }
         tdx::FORMAT => {
-            let trust = hardware.tdx.get(tdx::FORMAT)?;
+            let configured = hardware.tdx.get(tdx::FORMAT)?;
+            let held = against.verifiers.supply.get().map(|supply| supply.tdx(body, *now));
+            let trust = held.as_ref().unwrap_or(configured);
             into.tdx = Some(tdx::verify(body, endorsements, bound, trust, *now, &mut checks)?);
         }
         other => return Err(Refusal::new(Denial::EvidenceFormatNotOffered, format!("`{other}`"))),
@@ -264,6 +313,15 @@ impl VerifiedEvidence {
         self.case.epochs.insert("trust".to_owned(), self.peer.epoch());
         Ok(())
     }
+}
+
+/// What is lacking stands in the record beside what was denied for want of it.
+fn refused(case: Box<Case>, refusal: Refusal, lacking: &[String]) -> Denied {
+    let Refusal { denial, mut detail } = refusal;
+    if matches!(denial, Denial::CollateralUnavailable | Denial::CollateralStale) && !lacking.is_empty() {
+        detail = format!("{detail}; not to be had: {}", lacking.join("; "));
+    }
+    case.deny_because(denial, detail)
 }
 
 fn note_claims(case: &mut Case, documents: &Documents) -> Result<(), serde_json::Error> {

@@ -7,6 +7,8 @@
 use super::chunks::{self, Staged, Writes};
 use super::{CommitNumber, StoreError, Transaction, holds};
 use crate::limits;
+use crate::measure::Histogram;
+use crate::time::Stopwatch;
 use ::sled::{Batch, Tree};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -47,6 +49,7 @@ pub(super) struct Inner {
     /// readers see only what is durable.
     pub(super) gate: RwLock<CommitNumber>,
     pub(super) seal: OnceLock<String>,
+    pub(super) commit_times: Histogram,
     pub(super) _lock: std::fs::File,
 }
 
@@ -163,6 +166,7 @@ fn judge(
 }
 
 fn apply(inner: &Inner, writes: Writes, last: CommitNumber) -> Result<(), String> {
+    let watch = Stopwatch::start();
     let mut batch = Batch::default();
     for (physical, write) in writes {
         match write {
@@ -172,7 +176,9 @@ fn apply(inner: &Inner, writes: Writes, last: CommitNumber) -> Result<(), String
     }
     batch.insert(chunks::COMMIT_KEY, &last.0.to_be_bytes());
     inner.db.apply_batch(batch).map_err(|error| error.to_string())?;
-    make_durable(inner)
+    make_durable(inner)?;
+    inner.commit_times.record(watch.nanoseconds());
+    Ok(())
 }
 
 fn make_durable(inner: &Inner) -> Result<(), String> {

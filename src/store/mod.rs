@@ -9,6 +9,7 @@
 //! plaintext or a path.
 
 use crate::limits;
+use crate::measure::Histogram;
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -170,6 +171,22 @@ pub trait Store: Send + Sync {
 
     /// The number of the last durable commit.
     async fn last_commit(&self) -> Result<CommitNumber, StoreError>;
+
+    /// Returns once whoever commits has answered: nothing hangs, and nothing is changed by it. Errs `Sealed` where the answer
+    /// is that nothing will be committed any more.
+    async fn answers(&self) -> Result<(), StoreError> {
+        // A number that no commit gets: it is judged like any other, and nothing of it is written.
+        match self.commit(Transaction::default(), Some(CommitNumber(0))).await {
+            Err(StoreError::OutOfTurn { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(StoreError::Damaged("a commit got the number 0".to_owned())),
+        }
+    }
+
+    /// How long each durable commit took, from its first batch to its sync; none where the engine does not say.
+    fn commit_times(&self) -> Option<&Histogram> {
+        None
+    }
 }
 
 impl Transaction {

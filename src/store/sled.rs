@@ -12,6 +12,7 @@ use super::committer::{self, Claim, Inner, Job, Sync, blobs_empty};
 use super::files;
 use super::{CommitNumber, Entry, Store, StoreError, StoreId, Transaction};
 use crate::limits;
+use crate::measure::Histogram;
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, Mode, flock};
 use std::fs::File;
@@ -78,6 +79,27 @@ impl SledStore {
         SledStore::start(id, directory, db, sync, lock)
     }
 
+    /// Opens a copy of the store in `directory` as [`SledStore::open`] does, gives its last commit, and changes nothing: the
+    /// engine cuts off whatever lies behind a damaged page when it opens. Errs as `open`; none where there is no room for
+    /// a copy.
+    pub fn examine(directory: &Path) -> Result<Option<CommitNumber>, StoreError> {
+        if !directory.exists() {
+            return Err(StoreError::Missing);
+        }
+        let _lock = lock(directory)?;
+        let id = read_marker(directory)?;
+        let copy = Copied(directory.join(COPY));
+        // A start that was killed leaves one; it is of no use.
+        remove_copy(&copy.0).map_err(unavailable)?;
+        match copy_engine(&engine_directory(directory), &engine_directory(&copy.0)) {
+            Err(error) if no_room(&error) => return Ok(None),
+            copied => copied.map_err(unavailable)?,
+        }
+        let db = open_engine(&copy.0)?;
+        guarded("it cannot be read", || examine(&db, id))?;
+        read_number(&db).map(|number| Some(CommitNumber(number)))
+    }
+
     fn start(
         id: StoreId,
         directory: &Path,
@@ -87,7 +109,15 @@ impl SledStore {
     ) -> Result<Self, StoreError> {
         let blobs = check_blobs(directory)?;
         let gate = RwLock::new(CommitNumber(read_number(&db)?));
-        let inner = Arc::new(Inner { db, sync, blobs, gate, seal: OnceLock::new(), _lock: lock });
+        let inner = Arc::new(Inner {
+            db,
+            sync,
+            blobs,
+            gate,
+            seal: OnceLock::new(),
+            commit_times: Histogram::default(),
+            _lock: lock,
+        });
         let (queue, jobs) = sync_channel(limits::STORE_QUEUE);
         let shared = Arc::clone(&inner);
         let committer = std::thread::Builder::new()
@@ -175,6 +205,10 @@ impl Store for SledStore {
     async fn last_commit(&self) -> Result<CommitNumber, StoreError> {
         self.reading().await.map(|(_, gate)| *gate)
     }
+
+    fn commit_times(&self) -> Option<&Histogram> {
+        self.inner.as_deref().map(|inner| &inner.commit_times)
+    }
 }
 
 /// A caller's side of a claim: a future that is dropped gives its job up.
@@ -226,6 +260,40 @@ fn open_engine(directory: &Path) -> Result<::sled::Db, StoreError> {
             opened => return opened.map_err(|error| chunks::from_sled(&error)),
         }
     }
+}
+
+/// A copy that is looked at, and then removed.
+struct Copied(PathBuf);
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        if let Err(error) = remove_copy(&self.0) {
+            tracing::warn!(%error, copy = %self.0.display(), "the copy that was looked at is left");
+        }
+    }
+}
+
+fn remove_copy(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Its files alone: what is in `blobs` was never synced, and is refused where it stands. File systems that can share blocks do.
+fn copy_engine(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 /// What sled says of a lock that is not free.
@@ -347,6 +415,8 @@ fn unavailable(error: io::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
+/// Beside the database, and so of its file system and as closed to others.
+const COPY: &str = "examined";
 const FORMAT: u8 = 1;
 const MARKER_HEAD: &str = "portcullis store 1\n";
 

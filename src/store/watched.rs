@@ -6,6 +6,7 @@
 
 use super::{CommitNumber, Entry, Store, StoreError, StoreId, Transaction};
 use crate::limits;
+use crate::measure::Histogram;
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -129,6 +130,10 @@ impl Store for Watched {
 
     async fn last_commit(&self) -> Result<CommitNumber, StoreError> {
         self.below.last_commit().await
+    }
+
+    fn commit_times(&self) -> Option<&Histogram> {
+        self.below.commit_times()
     }
 }
 

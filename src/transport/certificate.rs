@@ -9,7 +9,7 @@ use super::verifier::moment;
 use crate::denial::Denial;
 use crate::limits;
 use crate::spiffe::SpiffeId;
-use crate::time::{BootTime, Clock, Now};
+use crate::time::{BootTime, Clock, Now, WallTime};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -109,6 +109,12 @@ impl ServerIdentity {
         let pair = outcome?;
         pair.window.check(now.wall).map_err(IdentityError::Window)?;
         Ok(pair.key)
+    }
+
+    /// When the leaf ends, where the pair can be used now.
+    pub fn ends(&self, now: Now) -> Result<WallTime, IdentityError> {
+        self.look(now)?;
+        self.pair(&mut self.state(), now).map(|pair| pair.window.ends)
     }
 
     /// For `serve --check`: whether it can be used, and what an operator should know.

@@ -5,7 +5,7 @@
 
 use super::svid::Leaf;
 use crate::case::Case;
-use crate::denial::Denial;
+use crate::denial::{Denial, Reason};
 use crate::limits;
 use crate::spiffe::SpiffeId;
 use crate::time::BootTime;
@@ -40,6 +40,42 @@ pub enum Cause {
     OwnCertificateUnusable,
     /// The system gave no connection: out of descriptors or memory.
     AcceptFailed,
+}
+
+impl Cause {
+    /// The word for it in figures: a denial's own name, or one of its own.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Denied(denial) => denial.name(),
+            Cause::HandshakeFailed => "HandshakeFailed",
+            Cause::HandshakeTimedOut => "HandshakeTimedOut",
+            Cause::NotHttp2 => "NotHttp2",
+            Cause::ConnectionsExhausted => "ConnectionsExhausted",
+            Cause::IdentityConnectionsExhausted => "IdentityConnectionsExhausted",
+            Cause::OwnCertificateUnusable => "OwnCertificateUnusable",
+            Cause::AcceptFailed => "AcceptFailed",
+        }
+    }
+
+    /// Every name that one may have: the denials of an identity and of what must be current for it, and the others.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        let concerned = |denial: &&Denial| match denial.reason() {
+            Reason::IdentityNotCurrent => true,
+            Reason::VerificationNotPossible => **denial <= Denial::ClockSuspect,
+            _ => false,
+        };
+        let denials = Denial::ALL.iter().filter(concerned).map(|denial| Cause::Denied(*denial));
+        let others = [
+            Cause::HandshakeFailed,
+            Cause::HandshakeTimedOut,
+            Cause::NotHttp2,
+            Cause::ConnectionsExhausted,
+            Cause::IdentityConnectionsExhausted,
+            Cause::OwnCertificateUnusable,
+            Cause::AcceptFailed,
+        ];
+        denials.chain(others).map(Cause::name)
+    }
 }
 
 /// Refusals of one listener: at most one record a minute for a leaf key, the rest counted.

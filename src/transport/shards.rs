@@ -31,6 +31,12 @@ impl Shards {
         (0..count).map(Shard::start).collect::<io::Result<_>>().map(Shards)
     }
 
+    /// Connections that are served now.
+    pub fn connections(&self) -> usize {
+        let each = self.0.iter().map(|shard| shard.connections.load(Ordering::Relaxed));
+        each.fold(0, usize::saturating_add)
+    }
+
     /// Runs what `make` makes on the thread with the fewest connections. `make` is called there, so that what it makes
     /// (sockets, timers) belongs to that thread.
     pub(super) fn spawn<F>(&self, tasks: &mut JoinSet<()>, make: impl FnOnce() -> F + Send + 'static)

@@ -150,6 +150,30 @@ async fn counters_do_not_go_back_over_a_restart_nor_come_along_to_a_new_enrolmen
 }
 
 #[tokio::test]
+async fn counters_that_only_the_log_has_count_however_long_the_broker_was_down() {
+    let mut lab = Lab::enrolled().await;
+    lab.earned(lab.after(8).await);
+    lab.world.stop().await;
+    lab.world.start().await;
+    // As if it had been killed before it wrote the mark.
+    let keys = lab.world.server().registry().attestation_keys();
+    let mark = keys.as_ref().as_ref().unwrap()[0].ak.mark();
+    let vault = lab.world.server().registry().vault().clone();
+    let key = vault.key_of(Kind::Mark, &mark);
+    assert!(vault.store().get(&key).await.unwrap().is_some());
+    let transaction = portcullis::store::Transaction { deletes: vec![key], ..Default::default() };
+    vault.commit(transaction).await.unwrap();
+    drop(vault);
+    lab.world.stop().await;
+    lab.world.hands.pass(3 * 3_600_000);
+    lab.world.start().await;
+    let keys = lab.world.server().registry().attestation_keys();
+    let ak = &keys.as_ref().as_ref().unwrap()[0].ak;
+    let seen = lab.world.server().broker().verifiers.seen().last(ak);
+    assert_eq!(seen.map(|counters| counters.reset), Some(8));
+}
+
+#[tokio::test]
 async fn keys_or_counters_that_cannot_be_read_leave_quotes_undecided_and_statements_as_they_were() {
     for of_the_counters in [false, true] {
         let mut lab = Lab::enrolled().await;

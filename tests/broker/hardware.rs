@@ -19,7 +19,7 @@ const KINDS: [(&str, Make); 3] = [
 ];
 
 /// Every reference set speaks of one format alone.
-async fn refer(world: &World) {
+pub async fn refer(world: &World) {
     world.remove(Kind::ReferenceSet, "payments-1").await;
     for (format, section) in sections() {
         world.put_hardware_reference(format, serde_json::json!({ format: section })).await;

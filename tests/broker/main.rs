@@ -28,6 +28,7 @@ mod latch;
 mod policy;
 mod clock;
 mod enrolment;
+mod collateral;
 mod grants;
 mod hold;
 mod hardware;

@@ -49,6 +49,14 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
         act("policy put", "put 2 policies", &format!("policy put {root}/policy.cedar")),
         act("policy show", "@id(\"app\")", "policy show"),
         act("reference put", "done", &format!("reference put {root}/more.toml")),
+        act(
+            "reference import",
+            "done",
+            &format!(
+                "reference import {root}/more.corim --signer {root}/acme.pem --format nitro --name more-2 --days 3 \
+                 --workload spiffe://cli.example/b/*"
+            ),
+        ),
         act("reference list", "more-1 for", "reference list"),
         act("reference remove", "done", "reference remove more-1"),
         act(
@@ -72,6 +80,13 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
         act("bundle accept", "accepted", "bundle accept cli.example"),
         act("backup", "backed up at commit", &format!("backup --out {root}/{lease}.bkp")),
         act("restore show", "no restore waits", "restore show"),
+        act(
+            "collateral import",
+            "intermediate for vcek of Milan until",
+            &format!("collateral import --kind sev-snp-intermediate {ASK}"),
+        ),
+        act("collateral status", "intermediate for vcek of Milan until", "collateral status"),
+        act("collateral refresh", "asked for all", "collateral refresh"),
         act("status", "audit log: written", "status"),
         act("explain", "PolicyForbids", &format!("explain --decision {decision}")),
         act("explain", "Policy", &format!("explain --identity {WORKLOAD} --secret {OPEN}")),
@@ -85,12 +100,27 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
     ]
 }
 
+/// An intermediate of AMD's, as it is.
+const ASK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/amd/ask-milan.der");
+
+/// Reports of AMD's guests are taken, too.
+fn with_sev_snp(place: &Place, more: &str) {
+    let text = fs::read_to_string(place.configuration()).unwrap();
+    let text = format!("{text}\n[evidence]\nformats = [\"process\", \"sev-snp\", \"tpm2\"]\n{more}");
+    write(&place.configuration(), text, 0o644);
+}
+
 /// A world in which each verb has something to be about: a lease, a latch; their ids.
 fn prepared(world: &World) -> (String, String) {
     let second = run(portcullis().args(["agent", "--generate-key", "--key", &world.path("second.key")]));
     if second.code == 0 {
         write(&world.at("second.pub"), second.stdout, 0o644);
         world.operator("bob", 3_600_000);
+        let publisher = crate::corim::Publisher::new();
+        let enclave = crate::corim::sha384(crate::corim::unsigned(0), 1);
+        let manifest = crate::corim::Manifest::of(vec![crate::corim::triple("m", &[enclave])]);
+        write(&world.at("more.corim"), publisher.sign(&manifest), 0o644);
+        write(&world.at("acme.pem"), publisher.pem(), 0o644);
         write(&world.at("more.toml"), reference("more-1", "programs = [[{ sha256 = \"SHELL\" }]]"), 0o644);
     }
     world.exec(&[&format!("--secret={OPEN}:value=A")], "exit 0").must(0);
@@ -131,7 +161,7 @@ fn ran(world: &World, who: &str, act: &Act, more: &[&str]) -> Ended {
 #[test]
 fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
     let place = Place::new();
-    place.reconfigure("[limits]\n", "[evidence]\nformats = [\"process\", \"tpm2\"]\n\n[limits]\n");
+    with_sev_snp(&place, "");
     let world = World::whole_over(place);
     let (lease, decision) = prepared(&world);
     // A role that no verb asks for: whoever has nothing else may do nothing.
@@ -425,4 +455,61 @@ fn status_says_how_long_what_it_rests_on_is_fresh() {
     let text = world.admin(&["status"]).must(0).text();
     assert!(text.contains("bundle: ") && text.contains(" s more"), "{text}");
     assert_eq!(world.records(&["--administrator", "ada"]).len(), 0, "monitoring does not fill the log");
+}
+
+#[test]
+fn imported_collateral_is_verified_kept_and_there_after_a_restart() {
+    let place = Place::new();
+    with_sev_snp(&place, &format!("[collateral]\ndirectory = \"{}\"\n", place.path("var/collateral")));
+    let mut world = World::over(place);
+    let import = |world: &World, file: &str| {
+        world.admin(&["collateral", "import", "--kind", "sev-snp-intermediate", file])
+    };
+    let nothing = world.admin(&["collateral", "status"]).must(0).text();
+    assert!(nothing.contains("0 held") && nothing.contains("nothing is fetched"), "{nothing}");
+    import(&world, ASK).must(0);
+    // What is no intermediate, is cut short, or is nobody's: refused with the cause, and nothing is lost.
+    let genuine = fs::read(ASK).unwrap();
+    let mut forged = genuine.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    for (name, bytes, cause) in [
+        ("garbage", &b"garbage"[..], "nothing was imported: not what was asked for"),
+        ("cut", &genuine[..genuine.len() - 1], "nothing was imported: not what was asked for"),
+        ("forged", &forged, "nothing was imported: not genuine"),
+    ] {
+        write(&world.at(name), bytes, 0o644);
+        let ended = import(&world, &world.path(name)).must(64);
+        assert!(ended.stderr.contains(cause), "{name}: {ended:?}");
+    }
+    import(&world, "/nonexistent").must(64);
+    let held = |world: &World| {
+        let status = world.admin(&["collateral", "status", "--output", "json"]).must(0).json();
+        assert_eq!(status["held"].as_array().map(Vec::len), Some(1), "{status}");
+        status["held"][0].clone()
+    };
+    assert_eq!((&held(&world)["origin"], &held(&world)["current"]), (&"imported".into(), &true.into()));
+    world.stop();
+    world.start();
+    assert_eq!(held(&world)["origin"], "read from the directory");
+    let intents = world.records(&["--administrator", "ada", "--kind", "admin-intent"]);
+    let imports = intents.iter().filter(|record| record.to_string().contains("collateral import")).count();
+    assert_eq!(imports, 4);
+}
+
+#[test]
+fn a_service_that_is_dead_is_seen_in_status_and_left_alone() {
+    let place = Place::new();
+    // Nobody listens there: the port was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    with_sev_snp(&place, &format!("[collateral.sev-snp]\naddress = \"http://127.0.0.1:{port}\"\n"));
+    let world = World::over(place);
+    let status = world.admin(&["collateral", "status", "--output", "json"]).must(0).json();
+    assert_eq!(status["services"][0]["address"], format!("http://127.0.0.1:{port}"));
+    assert_eq!(status["services"][0]["answered"], "");
+    // Nothing dated is held, so nothing is asked for.
+    let refreshed = world.admin(&["collateral", "refresh", "--output", "json"]).must(0).json();
+    assert_eq!(refreshed["failed"], serde_json::json!([]));
+    let text = world.admin(&["collateral", "status"]).must(0).text();
+    assert!(text.contains("answered not since the start"), "{text}");
+    world.admin(&["collateral", "import", "--kind", "dcap", ASK]).must(64);
 }

@@ -15,14 +15,22 @@
 
 #[path = "../support/cli.rs"]
 mod world;
+#[path = "../support/probe.rs"]
+mod probe;
+
+#[path = "../support/corim.rs"]
+mod corim;
 
 mod admin;
 mod audit;
 mod backup;
 mod damage;
 mod exec;
+mod figures;
 mod get;
+mod import;
 mod hold;
+mod operations;
 mod revoke;
 mod serve;
 mod usage;

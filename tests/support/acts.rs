@@ -152,6 +152,7 @@ impl World {
             pdp: Arc::new(pdp),
             recorder: one.recorder.clone(),
             engines: one.engines.clone(),
+            measures: Default::default(),
         });
         self.serve(broker).await
     }

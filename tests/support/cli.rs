@@ -178,6 +178,7 @@ impl Place {
         command.arg("init").arg("--directory").arg(self.at("etc")).arg("--data").arg(self.at("var"));
         command.args(["--broker-id", BROKER, "--administrator", "ada"]);
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        command.args(["--operations-listen", "127.0.0.1:0"]);
         command
     }
 
@@ -259,8 +260,13 @@ impl Place {
 
     /// A newer list, with these serial numbers; a running broker reads it within a second.
     pub fn publish_list(&self, revoked: &[u64]) {
+        self.publish_list_for(2, 3_600_000, revoked);
+    }
+
+    /// A list of this number, which ends after so long.
+    pub fn publish_list_for(&self, number: u64, life_ms: u64, revoked: &[u64]) {
         let begins = WallTime(wall().0 - 1000);
-        let list = self.ca.revocation_list(2, begins, begins.plus(3_600_000), revoked).unwrap();
+        let list = self.ca.revocation_list(number, begins, begins.plus(1000 + life_ms), revoked).unwrap();
         write(&self.at("etc/list.new"), list, 0o644);
         fs::rename(self.at("etc/list.new"), self.at("etc/list.crl")).unwrap();
     }
@@ -384,6 +390,8 @@ pub struct World {
     _agent: Option<Process>,
     pub address: String,
     pub admin_address: String,
+    /// Where probes and scrapers connect.
+    pub operations_address: String,
     /// All that any `admin` command of this world ever printed.
     pub printed: Mutex<Vec<u8>>,
     // Last, so that the directory goes after the processes.
@@ -410,6 +418,7 @@ impl World {
             _agent: None,
             address: String::new(),
             admin_address: String::new(),
+            operations_address: String::new(),
             printed: Mutex::default(),
             place,
         };
@@ -500,12 +509,18 @@ impl World {
 
     /// Starts the broker, again after it was stopped; it picks other ports.
     pub fn start(&mut self) {
-        let (broker, line) = Process::start(&mut self.place.serve(), &self.at("broker.log"));
+        self.start_by(&mut self.place.serve());
+    }
+
+    /// The same by another command.
+    pub fn start_by(&mut self, command: &mut Command) {
+        let (broker, line) = Process::start(command, &self.at("broker.log"));
         let address = |after: &str| {
             let rest = line.split(after).nth(1).unwrap_or_else(|| self.did_not_start(&line));
             rest.split([',', '\n']).next().unwrap().trim().to_owned()
         };
-        (self.address, self.admin_address) = (address("workloads on "), address("operators on "));
+        let addresses = (address("workloads on "), address("operators on "), address("probes on "));
+        (self.address, self.admin_address, self.operations_address) = addresses;
         self.broker = Some(broker);
     }
 
@@ -528,6 +543,16 @@ impl World {
 
     fn did_not_start(&self, line: &str) -> ! {
         panic!("it said `{line}`: {}", fs::read_to_string(self.at("broker.log")).unwrap())
+    }
+
+    /// A signal, which is not waited for.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        self.broker.as_ref().unwrap().signal(signal);
+    }
+
+    /// The end that a signal began.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.broker.take().unwrap().0.wait().unwrap().code()
     }
 
     /// SIGTERM.

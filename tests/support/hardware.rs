@@ -45,10 +45,18 @@ impl Machines {
 
     /// A world that takes all formats and trusts these machines' roots, by its configuration alone.
     pub async fn world() -> (World, Machines) {
-        let section = "[evidence]\nformats = [\"process\", \"nitro\", \"sev-snp\", \"tdx\"]\n\
+        Machines::world_with("intermediates = [\"ask.der\"]\n").await
+    }
+
+    /// The same with this in the section of `sev-snp`, and after it.
+    pub async fn world_with(sev_snp: &str) -> (World, Machines) {
+        let section = format!(
+            "[evidence]\nformats = [\"process\", \"nitro\", \"sev-snp\", \"tdx\"]\n\
             [evidence.nitro]\nroots = [\"nitro.der\"]\n\
-            [evidence.sev-snp]\nroots = [\"ark.der\"]\nintermediates = [\"ask.der\"]\n\
-            [evidence.tdx]\nroots = [\"tdx.der\"]\n";
+            [evidence.tdx]\nroots = [\"tdx.der\"]\n\
+            [evidence.sev-snp]\nroots = [\"ark.der\"]\n{sev_snp}"
+        )
+        .leak();
         let mut world = World::build(Build { limits: section, ..Build::default() }).await;
         let machines = Machines::at(world.hands.now());
         let etc = world.directory.path().join("etc");
@@ -140,6 +148,7 @@ impl World {
             pdp: one.pdp.clone(),
             recorder: one.recorder.clone(),
             engines: one.engines.clone(),
+            measures: Default::default(),
         });
         self.serve(broker).await
     }

@@ -655,6 +655,7 @@ fn plan(root: &Path, build: &Build) -> Plan {
         administrator_ms: 30 * 86_400_000,
         listen: "127.0.0.1:0".into(),
         admin_listen: "127.0.0.1:0".into(),
+        operations_listen: None,
         trust_domains: domains,
     }
 }

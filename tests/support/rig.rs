@@ -95,6 +95,7 @@ impl Rig {
                 leases: real.engines.leases.clone(),
                 barrier: real.engines.barrier.clone(),
             }),
+            measures: Default::default(),
         };
         let (stop, stopped) = watch::channel(false);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -73,6 +73,7 @@ verbs! {
     ShowPolicy: "policy show", Reads, [Policy, Audit];
     PutReferenceSets: "reference put", Widens, [Reference];
     RemoveReferenceSet: "reference remove", Narrows, [Reference];
+    ImportReferenceSets: "reference import", Widens, [Reference];
     ListReferenceSets: "reference list", Reads, [Reference, Audit];
     EnrolNode: "node enrol", Widens, [Nodes];
     BeginTpmEnrolment: "node enrol tpm", Widens, [Nodes];
@@ -96,6 +97,9 @@ verbs! {
     Explain: "explain", Reads, [Audit];
     PutAdministrator: "administrator put", Widens, [Administrators];
     RemoveAdministrator: "administrator remove", Narrows, [Administrators];
+    CollateralStatus: "collateral status", Watches, [Operations, Audit];
+    RefreshCollateral: "collateral refresh", Widens, [Operations];
+    ImportCollateral: "collateral import", Widens, [Operations];
     ListAdministrators: "administrator list", Reads, [Administrators, Audit];
 }
 
@@ -216,7 +220,13 @@ impl AdminService {
         }
     }
 
-    async fn note_read(&self, caller: &Caller, target: &str, refused: Option<String>) -> Result<(), Status> {
+    /// Records that something was looked at, or asked for in vain.
+    pub(super) async fn note_read(
+        &self,
+        caller: &Caller,
+        target: &str,
+        refused: Option<String>,
+    ) -> Result<(), Status> {
         let act = caller.act(target, serde_json::Value::Null);
         self.note(caller, Event::AdminRead { act, refused }).await.map(drop)
     }

@@ -8,8 +8,10 @@ mod administrators;
 mod attestation;
 mod answer;
 mod backup;
+mod collateral;
 mod decision;
 mod explain;
+mod import;
 mod listing;
 mod needed;
 mod nodes;
@@ -27,6 +29,7 @@ mod tests;
 pub use crate::store::marks::HIGHEST_TIME;
 pub use access::{Effect, Verb};
 
+use crate::collateral::Holdings;
 use crate::limits;
 use crate::proto::admin::admin_server::{Admin, AdminServer};
 use crate::proto::admin::*;
@@ -44,6 +47,8 @@ pub struct AdminService {
     kv: Arc<Kv>,
     /// Where the audit log is, for `explain` alone, which reads it.
     audit_directory: PathBuf,
+    /// Vendors' collateral, where it is kept.
+    collateral: Option<Holdings>,
     /// Held by whatever changes something: what an act has checked still holds when it is made.
     turn: Arc<Mutex<()>>,
     /// Held by `explain`, which may read much of the log.
@@ -58,15 +63,18 @@ impl AdminService {
         registry: Arc<Registry>,
         kv: Arc<Kv>,
         audit_directory: PathBuf,
+        collateral: Holdings,
     ) -> AdminServer<AdminService> {
-        AdminServer::new(AdminService::new(registry, kv, audit_directory))
+        let service = AdminService::new(registry, kv, audit_directory);
+        AdminServer::new(AdminService { collateral: Some(collateral), ..service })
             .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES)
             .max_encoding_message_size(limits::ADMIN_MESSAGE_BYTES)
     }
 
     fn new(registry: Arc<Registry>, kv: Arc<Kv>, audit_directory: PathBuf) -> Self {
         let (turn, explaining) = (Arc::default(), Arc::default());
-        AdminService { registry, kv, audit_directory, turn, explaining, enrolments: Arc::default() }
+        let enrolments = Arc::default();
+        AdminService { registry, kv, audit_directory, collateral: None, turn, explaining, enrolments }
     }
 }
 
@@ -110,6 +118,7 @@ calls! {
     show_policy: ShowPolicyRequest => ShowPolicyResponse, ShowPolicy, |_m| "policy".to_owned(), policy::show;
     put_reference_sets: PutReferenceSetsRequest => ChangeResponse, PutReferenceSets, |_m| "reference".to_owned(), reference::put;
     remove_reference_set: RemoveReferenceSetRequest => ChangeResponse, RemoveReferenceSet, |m| m.name.clone(), reference::remove;
+    import_reference_sets: ImportReferenceSetsRequest => ImportReferenceSetsResponse, ImportReferenceSets, |m| m.name.clone(), import::import;
     list_reference_sets: ListReferenceSetsRequest => ListReferenceSetsResponse, ListReferenceSets, |_m| String::new(), reference::list;
     enrol_node: EnrolNodeRequest => EnrolNodeResponse, EnrolNode, |m| m.name.clone(), nodes::enrol;
     begin_tpm_enrolment: BeginTpmEnrolmentRequest => BeginTpmEnrolmentResponse, BeginTpmEnrolment, |m| m.node.clone(), attestation::begin;
@@ -132,5 +141,8 @@ calls! {
     explain: ExplainRequest => ExplainResponse, Explain, |m| explain::target(m), explain::explain;
     put_administrator: PutAdministratorRequest => ChangeResponse, PutAdministrator, |m| m.name.clone(), administrators::put;
     remove_administrator: RemoveAdministratorRequest => ChangeResponse, RemoveAdministrator, |m| administrators::target(m), administrators::remove;
+    collateral_status: CollateralStatusRequest => CollateralStatusResponse, CollateralStatus, |_m| String::new(), collateral::status;
+    refresh_collateral: RefreshCollateralRequest => RefreshCollateralResponse, RefreshCollateral, |_m| "collateral".to_owned(), collateral::refresh;
+    import_collateral: ImportCollateralRequest => ImportCollateralResponse, ImportCollateral, |_m| "collateral".to_owned(), collateral::import;
     list_administrators: ListAdministratorsRequest => ListAdministratorsResponse, ListAdministrators, |_m| String::new(), administrators::list;
 }

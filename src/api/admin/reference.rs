@@ -22,15 +22,32 @@ pub(super) async fn put(
     request: PutReferenceSetsRequest,
 ) -> Result<ChangeResponse, Status> {
     let (sets, text) = parse(request.sets)?;
+    check(service, caller, &sets).await?;
+    let details = json!({ "sha256": written::sha256(text.as_bytes()) });
+    put_checked(service, caller, &sets, details, request.keep_latches).await
+}
+
+/// Whether the sets may be put, each by itself and beside all others. Gives those that are stored.
+pub(super) async fn check(service: &AdminService, caller: &Caller, sets: &[Set]) -> Result<Vec<Set>, Status> {
     let launchers = service.registry.launchers();
-    for set in &sets {
+    for set in sets {
         set.check(caller.now, launchers)
             .map_err(|error| answer::invalid(format!("set `{}`: {error}", set.name)))?;
     }
+    check_all_load(service, sets).await
+}
+
+/// Puts sets that were checked in this turn; `details`, an object, say in the log where they come from.
+pub(super) async fn put_checked(
+    service: &AdminService,
+    caller: &Caller,
+    sets: &[Set],
+    mut details: serde_json::Value,
+    keep_latches: bool,
+) -> Result<ChangeResponse, Status> {
     let vault = service.registry.vault();
-    check_all_load(service, &sets).await?;
     let mut transaction = Transaction::default();
-    for set in &sets {
+    for set in sets {
         let previous =
             vault.read(Kind::ReferenceSet, &set.name).await.map_err(|error| answer::store(&error))?;
         let body = serde_json::to_vec(set).map_err(|_| answer::defect())?;
@@ -38,13 +55,16 @@ pub(super) async fn put(
         put.map_err(|error| answer::store(&error))?;
     }
     let names: Vec<&str> = sets.iter().map(|set| set.name.as_str()).collect();
+    if let Some(details) = details.as_object_mut() {
+        details.insert("sets".to_owned(), json!(names));
+    }
     let plan = Plan {
         target: names.join(","),
-        details: json!({ "sets": names, "sha256": written::sha256(text.as_bytes()) }),
+        details,
         transaction,
         kinds: vec![Kind::ReferenceSet],
         rests: vec!["reference".to_owned()],
-        keep_latches: request.keep_latches,
+        keep_latches,
     };
     service.change(caller, plan).await
 }
@@ -102,7 +122,7 @@ fn parse(sets: Option<Sets>) -> Result<(Vec<Set>, String), Status> {
 }
 
 /// A set that cannot stand beside the others would leave every workload denied, so it is refused here.
-async fn check_all_load(service: &AdminService, new: &[Set]) -> Result<(), Status> {
+async fn check_all_load(service: &AdminService, new: &[Set]) -> Result<Vec<Set>, Status> {
     let stored: Vec<Set> =
         listing::all(service.registry.vault(), Kind::ReferenceSet, limits::REFERENCE_SETS).await?;
     let mut all: BTreeMap<&str, &Set> = stored.iter().map(|set| (set.name.as_str(), set)).collect();
@@ -118,5 +138,6 @@ async fn check_all_load(service: &AdminService, new: &[Set]) -> Result<(), Statu
     let all = all.into_values().cloned().collect();
     let launchers = service.registry.launchers().clone();
     let loaded = tokio::task::spawn_blocking(move || ReferenceValues::new(all, launchers).map(drop)).await;
-    loaded.map_err(|_| answer::defect())?.map_err(answer::invalid)
+    loaded.map_err(|_| answer::defect())?.map_err(answer::invalid)?;
+    Ok(stored)
 }

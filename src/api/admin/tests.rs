@@ -2,6 +2,8 @@
 
 mod bench;
 mod tpm;
+#[path = "../../../tests/support/corim.rs"]
+mod corim;
 
 use super::*;
 use crate::audit::record::Event;
@@ -36,6 +38,20 @@ fn set(name: &str, digest: &str) -> PutReferenceSetsRequest {
     PutReferenceSetsRequest { sets: Some(put_reference_sets_request::Sets::Toml(toml)), keep_latches: false }
 }
 
+fn import(name: &str) -> ImportReferenceSetsRequest {
+    let publisher = corim::Publisher::new();
+    let enclave = corim::triple("m", &[corim::sha384(corim::unsigned(0), 1)]);
+    ImportReferenceSetsRequest {
+        corim: publisher.sign(&corim::Manifest::of(vec![enclave])),
+        signers: vec![publisher.pem().into_bytes()],
+        format: "nitro".into(),
+        name: name.into(),
+        workload: ID.into(),
+        not_after: LATER.into(),
+        ..Default::default()
+    }
+}
+
 fn node(name: &str, seed: u8) -> EnrolNodeRequest {
     let pair = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
     use aws_lc_rs::signature::KeyPair;
@@ -61,6 +77,9 @@ fn administrator(operator: &Operator, roles: &[&str]) -> PutAdministratorRequest
 fn revoke_identity(pattern: &str) -> RevokeRequest {
     RevokeRequest { whom: Some(revoke_request::Whom::Identity(pattern.into())), why: "stolen".into() }
 }
+
+/// An intermediate of AMD's, as it is.
+const ASK: &[u8] = include_bytes!("../../../certs/amd/ask-milan.der");
 
 /// Every call, in an order in which each works; gives its code.
 async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
@@ -91,6 +110,7 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
         PutPolicy put_policy PutPolicyRequest { text: PERMIT.into(), ..Default::default() };
         ShowPolicy show_policy ShowPolicyRequest {};
         PutReferenceSets put_reference_sets set("pay-1", &"aa".repeat(32));
+        ImportReferenceSets import_reference_sets import("pay-2");
         ListReferenceSets list_reference_sets ListReferenceSetsRequest::default();
         RemoveReferenceSet remove_reference_set RemoveReferenceSetRequest { name: "pay-1".into(), ..Default::default() };
         EnrolNode enrol_node node("n1", 1);
@@ -110,6 +130,9 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
         Status status StatusRequest {};
         Explain explain ExplainRequest { identity: ID.into(), secret: "kv/a".into(), ..Default::default() };
         PutAdministrator put_administrator administrator(&Operator::new(), &["audit"]);
+        CollateralStatus collateral_status CollateralStatusRequest {};
+        RefreshCollateral refresh_collateral RefreshCollateralRequest {};
+        ImportCollateral import_collateral ImportCollateralRequest { what: Some(import_collateral_request::What::SevSnpIntermediate(ASK.to_vec())) };
         ListAdministrators list_administrators ListAdministratorsRequest {};
         RemoveAdministrator remove_administrator RemoveAdministratorRequest { whom: Some(remove_administrator_request::Whom::Name("eve".into())) };
     }
@@ -163,7 +186,7 @@ async fn an_unknown_or_expired_key_is_refused_and_recorded() {
 #[tokio::test]
 async fn nothing_changes_where_the_log_cannot_be_written() {
     let bench = Bench::new().await;
-    let ends_in_log = |verb: Verb| verb != Verb::Status;
+    let ends_in_log = |verb: Verb| verb.effect() != Effect::Watches;
     bench.service.put_secret(bench.root.asks(put_secret("kv/a"))).await.unwrap();
     bench
         .service

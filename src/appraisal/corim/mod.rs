@@ -10,16 +10,20 @@
 
 mod envelope;
 mod fields;
+mod import;
+#[cfg(test)]
+mod import_tests;
 mod key;
 mod manifest;
-mod nitro;
+mod sections;
 #[cfg(test)]
 mod tests;
 mod triples;
 
 pub use envelope::read;
+pub use import::{ImportError, Imported, PROFILE, Wanted, sets};
 pub use key::{Algorithm, KeyError, SignerKey};
-pub use nitro::NotNitro;
+pub use sections::{Section, Unmappable};
 
 use crate::evidence::cbor;
 use crate::limits;

@@ -7,6 +7,7 @@
 
 mod administrator;
 mod backup;
+mod collateral;
 mod explain;
 mod failure;
 mod link;
@@ -49,7 +50,7 @@ enum Command {
     /// Put and show the policies; check and test them without a broker.
     #[command(subcommand)]
     Policy(policy::Command),
-    /// Put, list and remove reference sets.
+    /// Put, import, list and remove reference sets.
     #[command(subcommand)]
     Reference(reference::Command),
     /// Enrol, list and remove nodes.
@@ -75,6 +76,9 @@ enum Command {
     /// Accept a bundle whose sequence went back.
     #[command(subcommand)]
     Bundle(trust::BundleCommand),
+    /// Show, refresh and import vendors' certificates, lists and statements for hardware evidence.
+    #[command(subcommand)]
+    Collateral(collateral::Command),
     Status(trust::Status),
     Explain(explain::Explain),
     /// Put, list and remove administrators.
@@ -112,6 +116,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Clock(command) => trust::clock(command, &operators).await,
         Command::Crl(command) => trust::crl(command, &operators).await,
         Command::Bundle(command) => trust::bundle(command, &operators).await,
+        Command::Collateral(command) => collateral::run(command, &operators).await,
         Command::Status(command) => trust::status(command, &operators).await,
         Command::Explain(command) => explain::run(command, &operators).await,
         Command::Administrator(command) => administrator::run(command, &operators).await,
@@ -147,12 +152,18 @@ impl End {
 
 /// A text file, bounded.
 fn read_text(path: &std::path::Path) -> Result<String, Failure> {
+    let unreadable = |_| Failure::usage(format!("{}: not UTF-8 text", path.display()));
+    String::from_utf8(read_bytes(path)?).map_err(unreadable)
+}
+
+/// A file, bounded.
+fn read_bytes(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
     let length = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
     if length > u64::try_from(crate::limits::ADMIN_MESSAGE_BYTES).unwrap_or(0) {
         return Err(failed(&"larger than 2 MiB"));
     }
-    std::fs::read_to_string(path).map_err(|error| failed(&error))
+    std::fs::read(path).map_err(|error| failed(&error))
 }
 
 #[cfg(test)]

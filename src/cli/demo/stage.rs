@@ -296,6 +296,7 @@ fn plan(root: &Path) -> Result<Plan, DemoError> {
         administrator_ms: 86_400_000,
         listen: "127.0.0.1:0".to_owned(),
         admin_listen: "127.0.0.1:0".to_owned(),
+        operations_listen: None,
         trust_domains: "[[trust_domain]]\nname = \"demo.example\"\nbundle = \"demo.example.pem\"\n\
                         bundle_max_age_seconds = 86400\nrevocation = \"crl\"\ncrl_files = [\"demo.example.crl\"]\n\
                         crl_max_age_seconds = 86400\n"

@@ -11,12 +11,18 @@ use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::challenge::admission::Admission;
 use crate::cli::config::Config;
-use crate::cli::serve::keep::{self, Heard};
+use crate::cli::evidence::NoMarks;
+use crate::cli::serve::keep::{self, Collateral, EvidenceFiles, Heard};
 use crate::cli::serve::marked::Marked;
 use crate::cli::serve::recover::{self, Recovered};
+use crate::collateral::Holdings;
 use crate::evidence::Verifiers;
+use crate::evidence::hardware::Hardware;
+use crate::evidence::sev_snp::SevSnpTrust;
+use crate::evidence::tdx::TdxTrust;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
+use crate::measure::{Measures, Named};
 use crate::policy::Pdp;
 use crate::registry::Registry;
 use crate::release::kv::Kv;
@@ -26,10 +32,12 @@ use crate::store::marks::{self, StoredMarks};
 use crate::store::sled::SledStore;
 use crate::store::space::Space;
 use crate::store::{Store, StoreError, Vault};
+use crate::telemetry::{Operations, Parts, Telemetry};
 use crate::time::{Clock, Now, TimeSource, WallTime};
 use crate::transport::acceptor::{Acceptor, ConnectionLimits, PeerKind};
 use crate::transport::administrator::AdministratorVerifier;
 use crate::transport::certificate::ServerIdentity;
+use crate::transport::observer::Cause;
 use crate::transport::tls;
 use crate::transport::verifier::WorkloadVerifier;
 use crate::transport::{Marks, MarksUnavailable, Shards, Trust};
@@ -48,13 +56,19 @@ pub enum StartError {
     #[error("the store: {0}")]
     Store(#[from] StoreError),
     /// The audit log does not open.
-    #[error("the audit log: {0}")]
+    #[error(
+        "the audit log: {0}; keep both directories as they are: `portcullis audit verify` says what is wrong, and \
+         deploy/README.md how to go on"
+    )]
     Log(String),
     /// The store has been used, and its audit log is not there.
     #[error("the audit log is missing beside a store that has been used: put it back, or restore both")]
     LogMissing,
     /// The store lacks changes that were acknowledged.
-    #[error("the store ends at commit {stored}, but commit {logged} was acknowledged: restore the store")]
+    #[error(
+        "the store ends at commit {stored}, but commit {logged} was acknowledged: keep this directory and the audit log as \
+         they are, and restore the last backup into a new directory (`portcullis restore`)"
+    )]
     StoreBehindLog {
         /// The store's last commit.
         stored: u64,
@@ -67,6 +81,9 @@ pub enum StartError {
     /// The threads that serve connections cannot be had.
     #[error("cannot start a thread for connections: {0}")]
     Threads(std::io::Error),
+    /// `[collateral]` is not possible.
+    #[error("collateral.{0}")]
+    Collateral(crate::collateral::ConfigFault),
     /// A clock cannot be read at all.
     #[error("a clock cannot be read")]
     Clock,
@@ -84,22 +101,27 @@ pub struct Server {
     space: Arc<Space>,
     /// Last of all: a stream that was left ends its records there.
     _shards: Arc<Shards>,
+    operations: Operations,
 }
 
 impl Server {
     /// Opens what is on disk, settles what an earlier process left open, loads, listens.
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
+        let operations = start_operations(config)?;
         let now = reading(source.as_ref())?;
         let space = space(config);
         // Where the disk is full the store does not open: the ballast makes room first.
         space.make_room();
+        examine(config, now)?;
         let vault = open_vault(config).await?;
         let mut recovered = Recovered::new(now);
         recover::check_log_there(&config.storage.audit, vault.store().last_commit().await?)?;
-        let (log, report) = open_log(config, now, |record| recovered.take(record))?;
+        let lived = highest_time(&vault).await?;
+        let since = recover::view(now, lived);
+        let (log, report) = open_log(config, since, |record| recovered.take(record))?;
         let last_intent = Registry::last_applied_intent(&vault).await?;
         let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;
-        let highest = highest_time(&vault).await?.max(recovered.trusted_time);
+        let highest = lived.max(recovered.trusted_time);
         let clock = Arc::new(Clock::new(source, highest));
         let recorder = Arc::new(Recorder::new(log, clock.boot_id()));
         recover::settle(&recorder, owed, now).await?;
@@ -115,7 +137,8 @@ impl Server {
         let kv = Arc::new(Kv::new(vault.clone())?);
         let marked = Arc::new(Marked::all_of(&vault).await?);
         let assembled = assemble(config, &vault, clock, recorder, recovered, kv.clone(), marked.clone());
-        let broker = Arc::new(assembled.await?);
+        let (broker, collateral) = assembled.await?;
+        let broker = Arc::new(broker);
         let registry = Arc::new(Registry::new(vault.clone(), broker.clone(), own_digest()));
         registry.load().await;
         let started = Event::Started {
@@ -123,7 +146,7 @@ impl Server {
             commit: vault.store().last_commit().await?.0,
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
-        Server::listen(config, broker, registry, kv, (marked, space)).await
+        Server::listen(config, broker, registry, kv, (marked, space), collateral, operations).await
     }
 
     async fn listen(
@@ -132,10 +155,13 @@ impl Server {
         registry: Arc<Registry>,
         kv: Arc<Kv>,
         (marked, space): (Arc<Marked>, Arc<Space>),
+        collateral: Collateral,
+        operations: Operations,
     ) -> Result<Server, StartError> {
         let (shutdown, stopped) = watch::channel(false);
-        let (heard, observer) = Heard::new();
-        let parts = Parts { config, broker: &broker, observer: Arc::new(observer) };
+        let handshakes = Arc::new(Named::new(Cause::names()));
+        let (heard, observer) = Heard::new(handshakes.clone());
+        let doors = Doors { config, broker: &broker, observer: Arc::new(observer) };
         let shards = Arc::new(Shards::start().map_err(StartError::Threads)?);
         let workloads = bind(config.broker.listen).await?;
         let operators = bind(config.admin.listen).await?;
@@ -143,22 +169,30 @@ impl Server {
         let admin_address = local(&operators, config.admin.listen)?;
         let release = ReleaseService::server(broker.clone());
         let audit = config.storage.audit.clone();
-        let admin = AdminService::server(registry.clone(), kv, audit);
-        let workloads = parts
+        let admin = AdminService::server(registry.clone(), kv, audit, collateral.holdings.clone());
+        let workloads = doors
             .acceptor(workloads, PeerKind::Workload, Some(shards.clone()))
             .serve(Front::new(release), stopped.clone());
-        let operators = parts
+        let operators = doors
             .acceptor(operators, PeerKind::Administrator, None)
             .serve(Front::new(admin), stopped.clone());
         let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
         let keeper = tokio::spawn(keep::run(
             broker.clone(),
             registry.vault().clone(),
-            config.evidence.clone(),
+            EvidenceFiles::new(config.evidence.clone(), collateral),
             heard,
             (marked, space.clone()),
             stopped,
         ));
+        operations.telemetry().serving(Parts {
+            broker: broker.clone(),
+            registry: registry.clone(),
+            shards: shards.clone(),
+            handshakes,
+            identity: server_identity(config, Arc::new(tls::crypto_provider())),
+            directories: [("store", config.storage.data.clone()), ("audit", config.storage.audit.clone())],
+        });
         Ok(Server {
             broker,
             registry,
@@ -169,6 +203,7 @@ impl Server {
             keeper,
             space,
             _shards: shards,
+            operations,
         })
     }
 
@@ -180,6 +215,16 @@ impl Server {
     /// Where operators connect.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
+    }
+
+    /// Where probes and scrapers connect, where they may.
+    pub fn operations_address(&self) -> Option<SocketAddr> {
+        self.operations.address()
+    }
+
+    /// How the broker stands.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        self.operations.telemetry()
     }
 
     /// The broker behind the listeners.
@@ -199,6 +244,7 @@ impl Server {
 
     /// Drains the listeners, records the stop, and closes the log.
     pub async fn stop(self) {
+        self.operations.telemetry().draining();
         let _ = self.shutdown.send(true);
         for listener in self.listeners {
             let _ = listener.await;
@@ -217,13 +263,13 @@ impl Server {
 }
 
 /// What both listeners share.
-struct Parts<'a> {
+struct Doors<'a> {
     config: &'a Config,
     broker: &'a Arc<Broker>,
     observer: Arc<keep::Observer>,
 }
 
-impl Parts<'_> {
+impl Doors<'_> {
     fn acceptor(&self, listener: TcpListener, kind: PeerKind, shards: Option<Arc<Shards>>) -> Acceptor {
         let provider = Arc::new(tls::crypto_provider());
         let (clock, observer) = (self.broker.clock.clone(), self.observer.clone());
@@ -259,18 +305,17 @@ async fn assemble(
     recovered: Recovered,
     kv: Arc<Kv>,
     marked: Arc<Marked>,
-) -> Result<Broker, StartError> {
+) -> Result<(Broker, Collateral), StartError> {
     let marks: Arc<dyn Marks> = Arc::new(DurableMarks(StoredMarks::start(vault.clone())?, marked));
     let (domains, now) = (config.domains(), clock.untrusted());
+    let collateral_marks = marks.clone();
     let opened = tokio::task::spawn_blocking(move || Trust::open(domains, marks, now)).await;
     let trust = Arc::new(opened.map_err(|_| StoreError::Unavailable("trust was not opened".to_owned()))?);
     let kv: Arc<dyn Engine> = kv;
     let engines = BTreeMap::from([("kv".to_owned(), kv)]);
     let verifiers = Arc::new(Verifiers::new(None));
     verifiers.seen().remember(recovered.counters);
-    let section = config.evidence.clone();
-    let read = tokio::task::spawn_blocking(move || section.read(now)).await;
-    verifiers.set_hardware(read.map_err(|_| StoreError::Unavailable("evidence was not read".to_owned()))?);
+    let collateral = open_collateral(config, &clock, collateral_marks, &verifiers).await?;
     let appraiser = Arc::new(Appraiser::new());
     let pdp = Arc::new(Pdp::new(Arc::new(engines.clone())));
     let engines = Arc::new(Engines {
@@ -282,7 +327,7 @@ async fn assemble(
         leases: Arc::new(recovered.leases),
         barrier: Arc::new(Barrier::default()),
     });
-    Ok(Broker {
+    let broker = Broker {
         offer: config.offer(),
         clock,
         freshness: Freshness::new(trust.clone()),
@@ -295,7 +340,33 @@ async fn assemble(
         pdp,
         recorder,
         engines,
-    })
+        measures: Measures::default(),
+    };
+    Ok((broker, collateral))
+}
+
+/// What hardware evidence is held against: the configured trust, and around it what is kept and fetched.
+async fn open_collateral(
+    config: &Config,
+    clock: &Arc<Clock>,
+    marks: Arc<dyn Marks>,
+    verifiers: &Verifiers,
+) -> Result<Collateral, StartError> {
+    let (section, settings, now) = (config.evidence.clone(), config.collateral.clone(), clock.untrusted());
+    let (clock, marks_too) = (clock.clone(), marks.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let hardware = section.read_against(marks_too.as_ref(), now);
+        let trust = (
+            hardware.sev_snp.known().cloned().unwrap_or_else(SevSnpTrust::empty),
+            hardware.tdx.known().cloned().unwrap_or_else(TdxTrust::none),
+        );
+        Holdings::open(settings, trust, clock, marks_too, now).map(|holdings| (hardware, holdings))
+    });
+    let opened = opened.await.map_err(|_| StoreError::Unavailable("evidence was not read".to_owned()))?;
+    let (hardware, holdings): (Hardware, Holdings) = opened.map_err(StartError::Collateral)?;
+    verifiers.set_hardware(hardware);
+    verifiers.set_supply(Arc::new(holdings.clone()));
+    Ok(Collateral { holdings, marks })
 }
 
 /// The room of store and log. A store that is not there yet has none to look at.
@@ -346,6 +417,22 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
     ServerIdentity::new(broker.certificate.clone(), broker.key.clone(), audience, provider)
 }
 
+/// Holds store and log against each other before either is opened, as opening changes both: what is damaged stays as it is.
+fn examine(config: &Config, now: Now) -> Result<(), StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
+    let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
+    let report = Log::examine(&config.storage.audit, &key, recover::horizon(now));
+    let report = report.map_err(|error| failed(&error))?;
+    match SledStore::examine(&config.storage.data)? {
+        // What intents there are is told by the records alone: that they have an end is the opened log's matter.
+        Some(stored) => recover::reconcile(&report, stored, stored.0).map(drop),
+        None => {
+            tracing::warn!("no room to look at a copy of the store: opening it would change a damaged one");
+            Ok(())
+        }
+    }
+}
+
 async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
     let source = KeyFile::new(&config.storage.key_file, &config.storage.data);
@@ -354,12 +441,12 @@ async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
 
 fn open_log(
     config: &Config,
-    now: Now,
+    since: WallTime,
     take: impl FnMut(&crate::audit::record::Record),
 ) -> Result<(Arc<Log>, crate::audit::log::OpenReport), StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
     let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
-    let opened = Log::open(&config.storage.audit, key, recover::horizon(now), take);
+    let opened = Log::open(&config.storage.audit, key, since, take);
     let (log, report) = opened.map_err(|error| failed(&error))?;
     Ok((Arc::new(log), report))
 }
@@ -393,6 +480,12 @@ fn reading(source: &dyn TimeSource) -> Result<Now, StartError> {
     }
 }
 
+fn start_operations(config: &Config) -> Result<Operations, StartError> {
+    let listen = config.operations.as_ref().map(|section| section.listen);
+    let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
+    Operations::start(listen).map_err(|error| StartError::Listen(listen.unwrap_or(unspecified), error))
+}
+
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Listen(address, error))
 }
@@ -418,23 +511,6 @@ impl Marks for DurableMarks {
     fn replace(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
         self.0.replace(name, value).map_err(|_| MarksUnavailable)?;
         self.1.owe(name, value, true);
-        Ok(())
-    }
-}
-
-/// `serve --check` does not open the store, so it knows of no mark and raises none.
-struct NoMarks;
-
-impl Marks for NoMarks {
-    fn read(&self, _name: &str) -> Result<Option<Vec<u8>>, MarksUnavailable> {
-        Ok(None)
-    }
-
-    fn raise(&self, _name: &str, _value: &[u8]) -> Result<(), MarksUnavailable> {
-        Ok(())
-    }
-
-    fn replace(&self, _name: &str, _value: &[u8]) -> Result<(), MarksUnavailable> {
         Ok(())
     }
 }

@@ -6,12 +6,15 @@ use crate::broker::Broker;
 use crate::case::Case;
 use crate::cli::evidence::EvidenceSection;
 use crate::cli::serve::marked::Marked;
+use crate::collateral::Holdings;
 use crate::denial::Denial;
 use crate::limits;
+use crate::measure::Named;
 use crate::registry::attestation;
 use crate::store::space::Space;
 use crate::store::{Vault, marks};
 use crate::time::ClockEvent;
+use crate::transport::Marks;
 use crate::transport::observer::{Cause, HandshakeObserver};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,24 +26,26 @@ pub use crate::api::admin::HIGHEST_TIME;
 pub struct Heard(mpsc::Receiver<(Denial, Box<Case>)>);
 
 /// The listeners' end: it never blocks, and what does not fit is only counted.
-pub struct Observer(mpsc::Sender<(Denial, Box<Case>)>);
+pub struct Observer(mpsc::Sender<(Denial, Box<Case>)>, Arc<Named>);
 
 impl Heard {
-    /// Both ends.
-    pub fn new() -> (Heard, Observer) {
+    /// Both ends; each refusal is counted by the name of its cause, too.
+    pub fn new(counters: Arc<Named>) -> (Heard, Observer) {
         let (sender, receiver) = mpsc::channel(HEARD);
-        (Heard(receiver), Observer(sender))
+        (Heard(receiver), Observer(sender, counters))
     }
 }
 
 impl HandshakeObserver for Observer {
     fn refused(&self, denial: Denial, case: Box<Case>) {
+        self.1.count(Cause::Denied(denial).name());
         if self.0.try_send((denial, case)).is_err() {
             tracing::warn!(%denial, "a refused handshake was not recorded: too many at once");
         }
     }
 
     fn counted(&self, cause: Cause) {
+        self.1.count(cause.name());
         tracing::debug!(?cause, "a connection came to nothing");
     }
 }
@@ -49,7 +54,7 @@ impl HandshakeObserver for Observer {
 pub async fn run(
     broker: Arc<Broker>,
     vault: Arc<Vault>,
-    evidence: EvidenceSection,
+    mut files: EvidenceFiles,
     mut heard: Heard,
     (marked, space): (Arc<Marked>, Arc<Space>),
     mut stopped: watch::Receiver<bool>,
@@ -57,8 +62,8 @@ pub async fn run(
     let mut ticks = tokio::time::interval(Duration::from_millis(limits::RELOAD_MS));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count = 0_u64;
-    let mut files = EvidenceFiles { section: Arc::new(evidence), seen: None };
     let counters = tokio::spawn(keep_counters(broker.clone(), vault.clone(), stopped.clone()));
+    let refreshing = files.collateral.holdings.keep_fresh();
     loop {
         tokio::select! {
             _ = stopped.changed() => break,
@@ -78,6 +83,7 @@ pub async fn run(
             }
         }
     }
+    refreshing.abort();
     if counters.await.is_err() {
         tracing::error!("the counters of TPMs were not all kept; the audit log has them");
     }
@@ -129,29 +135,48 @@ async fn tick(broker: &Arc<Broker>, vault: &Vault, marked: &Marked, count: u64) 
     }
 }
 
+/// What is kept and fetched for hardware evidence, and the marks below which nothing counts.
+pub struct Collateral {
+    /// What is held.
+    pub holdings: Holdings,
+    /// The store's.
+    pub marks: Arc<dyn Marks>,
+}
+
 /// The files that hardware evidence is held against, and what they were when they were last read whole.
-struct EvidenceFiles {
+pub struct EvidenceFiles {
     section: Arc<EvidenceSection>,
+    collateral: Collateral,
     seen: Option<[u8; 32]>,
 }
 
 impl EvidenceFiles {
+    /// Not looked at yet.
+    pub fn new(section: EvidenceSection, collateral: Collateral) -> Self {
+        EvidenceFiles { section: Arc::new(section), collateral, seen: None }
+    }
+
     /// Reads them anew where they changed, or could not all be used before.
     async fn look(&mut self, broker: &Arc<Broker>) {
         let (section, seen, now) = (self.section.clone(), self.seen, broker.clock.untrusted());
+        let (broker, marks) = (broker.clone(), self.collateral.marks.clone());
         let read = tokio::task::spawn_blocking(move || {
             let fingerprint = section.fingerprint();
-            (seen != Some(fingerprint)).then(|| (fingerprint, section.read(now)))
+            if seen == Some(fingerprint) {
+                return None;
+            }
+            let hardware = section.read_against(marks.as_ref(), now);
+            let unknown = hardware.unknown();
+            broker.verifiers.set_hardware(hardware);
+            Some((fingerprint, unknown))
         });
         match read.await {
             Ok(None) => {}
-            Ok(Some((fingerprint, hardware))) => {
-                let unknown = hardware.unknown();
+            Ok(Some((fingerprint, unknown))) => {
                 for (format, why) in &unknown {
                     tracing::error!(format, why, "evidence of this format cannot be decided");
                 }
                 self.seen = unknown.is_empty().then_some(fingerprint);
-                broker.verifiers.set_hardware(hardware);
             }
             Err(error) => tracing::error!(%error, "what evidence is held against was not read"),
         }

@@ -18,6 +18,12 @@ pub fn horizon(now: Now) -> WallTime {
     WallTime(now.wall.0.saturating_sub(lease.max(latch)))
 }
 
+/// From when on a start reads: so that what an earlier process saw last is in view, however long ago it ended. `lived` is a time
+/// at which it still ran; counters of TPMs that it had no time to write to the store are in records of then.
+pub fn view(now: Now, lived: WallTime) -> WallTime {
+    horizon(Now { wall: now.wall.min(lived), ..now })
+}
+
 /// The state that is rebuilt from the log.
 pub struct Recovered {
     /// Holds that stand or are still remembered.
@@ -45,10 +51,14 @@ impl Recovered {
 
     /// Takes one record, in the log's order.
     pub fn take(&mut self, record: &Record) {
-        if let Event::Released { case, .. } | Event::Denied { case, .. } = &record.event
+        if let Event::Released { case, .. } | Event::Renewed { case, .. } | Event::Denied { case, .. } =
+            &record.event
             && let Some(claims) = case.claims.get(tpm2::FORMAT)
         {
             self.counters.take(claims, record.time);
+        }
+        if record.time < horizon(self.now) {
+            return;
         }
         match &record.event {
             Event::Denied { denial, case, latches, .. } => {
@@ -151,6 +161,39 @@ mod tests {
             open_intents,
             torn_tail: false,
         }
+    }
+
+    fn record(time: u64, event: Event) -> Record {
+        let boot_time = crate::time::BootTime(0);
+        Record { id: "a".into(), time: WallTime(time), boot_time, boot_id: "boot".into(), event }
+    }
+
+    #[test]
+    fn counters_are_taken_from_before_the_horizon_and_leases_are_not() {
+        let now = Now { wall: WallTime(1_000_000_000), boot: crate::time::BootTime(0) };
+        let old = horizon(now).0 - 1;
+        assert_eq!(view(now, WallTime(now.wall.0 + 1)), horizon(now));
+        assert!(view(now, WallTime(old)).0 < old);
+        let mut case = crate::case::Case::new();
+        case.identity = Some(crate::spiffe::SpiffeId::parse("spiffe://example.org/a").unwrap());
+        let name = format!("000b{}", "5a".repeat(32));
+        let claims = serde_json::json!({ "ak_name": name, "reset_count": 7, "restart_count": 1 });
+        case.claims.insert("tpm2".to_owned(), claims);
+        let released = |time| {
+            let event =
+                Event::Released { case: case.clone(), lease_id: "b".into(), not_after: WallTime(u64::MAX) };
+            record(time, event)
+        };
+        let mut recovered = Recovered::new(now);
+        recovered.take(&released(old));
+        let name = tpm2::AkName::parse(&hex::decode(name).unwrap()).unwrap();
+        assert_eq!(
+            recovered.counters.of(&name, WallTime(old)),
+            Some(tpm2::Counters { reset: 7, restart: 1 })
+        );
+        assert_eq!((recovered.leases.standing(now).len(), recovered.trusted_time), (0, WallTime(0)));
+        recovered.take(&released(old + 1));
+        assert_eq!(recovered.leases.standing(now).len(), 1);
     }
 
     #[test]

@@ -116,6 +116,13 @@ impl<'a> Certificate<'a> {
         matches!(self.parsed.key_usage(), Ok(Some(usage)) if usage.value.crl_sign())
     }
 
+    /// Whether this RSA key signed it, by one of AMD's algorithms and the one that it names inside and outside.
+    pub(super) fn is_by(&self, public_key: &[u8]) -> bool {
+        let (content, signature) = (self.parsed.tbs_certificate.as_ref(), &self.parsed.signature_value.data);
+        self.parsed.signature_algorithm == self.parsed.tbs_certificate.signature
+            && SIGNATURES.iter().any(|one| one.verify_signature(public_key, content, signature).is_ok())
+    }
+
     /// The uncompressed P-384 point of its key.
     pub(super) fn p384_point(&self) -> Option<&[u8]> {
         let key = self.parsed.public_key();

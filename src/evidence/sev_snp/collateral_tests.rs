@@ -227,6 +227,15 @@ fn what_is_lacking_has_an_address() {
     let path = format!("/vcek/v1/Milan/{chip}?blSPL=04&teeSPL=01&snpSPL=24&ucodeSPL=219");
     let certificate = Needed::Certificate { paths: vec![path.clone()] };
     let none: [&[u8]; 0] = [];
+    let intermediate = Needed::Intermediate {
+        product: Product::Milan,
+        signing_key: SigningKey::Vcek,
+        path: "/vcek/v1/Milan/cert_chain".to_owned(),
+    };
+    assert_eq!(needed(&report, &none, &trust, at(T0)), [certificate.clone(), intermediate.clone()]);
+    assert_eq!(needed(&report, &[&signer.certificate], &trust, at(T0)), [intermediate]);
+    assert_eq!(needed(&report, &[&signer.certificate, &authority.ask], &trust, at(T0)), []);
+    trust.add_intermediate(&authority.ask).unwrap();
     assert_eq!(needed(&report, &none, &trust, at(T0)), from_ref(&certificate));
     assert_eq!(needed(&report, &[&signer.certificate], &trust, at(T0)), []);
     trust.require_lists(Product::Milan);
@@ -241,6 +250,31 @@ fn what_is_lacking_has_an_address() {
     hand_in(&mut trust, &authority.list(&[], 1, T0, Some(T0 + DAY)), SigningKey::Vcek).unwrap();
     assert_eq!(needed(&report, &none, &trust, at(T0)), []);
     assert_eq!(needed(&report, &none, &trust, at(T0 + DAY)), [list]);
+}
+
+#[test]
+fn only_what_a_trusted_root_endorses_is_worth_keeping() {
+    let (authority, impostor) = (Authority::new("Milan"), Authority::impostor("Milan"));
+    let mut trust = trust(&authority);
+    let signer = authority.vcek();
+    let denial = |trust: &SevSnpTrust, der: &[u8], seconds| {
+        trust.check_certificate(der, at(seconds)).unwrap_err().denial
+    };
+    assert_eq!(denial(&trust, &signer.certificate, T0), Denial::CollateralUnavailable);
+    let (product, key, ends) = trust.check_intermediate(&authority.ask).unwrap();
+    let until = WallTime((T0 + 19 * YEAR) * 1000);
+    assert_eq!((product, key, ends), (Product::Milan, SigningKey::Vcek, Some(until)));
+    let foreign = trust.check_intermediate(&impostor.ask);
+    assert_eq!(foreign, Ok((Product::Milan, SigningKey::Vcek, None)));
+    assert_eq!(trust.check_intermediate(&authority.ark), Err(TrustError::NoIntermediate));
+    trust.add_intermediate(&authority.ask).unwrap();
+    let (name, ends) = trust.check_certificate(&signer.certificate, at(T0)).unwrap();
+    let report = authority.report(3, &DUE);
+    assert_eq!(certificate_path_of(&name), certificate_paths(&parse(&report).unwrap()).pop());
+    assert_eq!(ends.seconds(), T0 + 7 * YEAR);
+    assert_eq!(denial(&trust, &signer.certificate, T0 + 7 * YEAR), Denial::EndorsementExpired);
+    assert_eq!(denial(&trust, &impostor.vcek().certificate, T0), Denial::EndorsementUntrusted);
+    assert_eq!(denial(&trust, &authority.ask, T0), Denial::EndorsementUntrusted);
 }
 
 #[test]

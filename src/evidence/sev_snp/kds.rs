@@ -6,13 +6,12 @@
 //! What comes back is handed in by [`SevSnpTrust::hand_in_certificate`] and [`SevSnpTrust::hand_in_list`], and is believed
 //! no more than what an attester sends.
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, CertificateName};
 use super::parse::Report;
 use super::product::{Product, SigningKey, Tcb};
 use super::trust::SevSnpTrust;
 use super::verify::is_for;
 use crate::time::Now;
-use std::fmt::Write;
 
 /// Something that the verification of a report lacks, and that AMD publishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +21,15 @@ pub enum Needed {
     Certificate {
         /// The paths, most likely first.
         paths: Vec<String>,
+    },
+    /// The intermediate that issues certificates of this kind of key: in a chain with its root. AMD's own are compiled in.
+    Intermediate {
+        /// Of which product.
+        product: Product,
+        /// ASK or ASVK.
+        signing_key: SigningKey,
+        /// The path.
+        path: String,
     },
     /// A root's revocation list.
     List {
@@ -52,9 +60,17 @@ pub fn needed<E: AsRef<[u8]>>(
         needed.push(Needed::Certificate { paths });
     }
     let by_name = certificate.and_then(Certificate::role).map(|(_, product)| product);
-    if let (Some(product), Some(signing_key)) = (by_name.or(product_of(report)), report.signing_key)
-        && trust.lacks_list(product, signing_key, now)
-    {
+    let (Some(product), Some(signing_key)) = (by_name.or(product_of(report)), report.signing_key) else {
+        return needed;
+    };
+    let issuer = signing_key.issuer_name(product);
+    let is_issuer =
+        |der: &E| Certificate::parse(der.as_ref()).is_some_and(|found| found.subject_name() == Some(&issuer));
+    let issuer_is_carried = endorsements.iter().skip(1).any(is_issuer);
+    if !issuer_is_carried && !trust.has_intermediate(product, signing_key, now) {
+        needed.push(Needed::Intermediate { product, signing_key, path: chain_path(product, signing_key) });
+    }
+    if trust.lacks_list(product, signing_key, now) {
         needed.push(Needed::List { product, signing_key, path: list_path(product, signing_key) });
     }
     needed
@@ -96,11 +112,21 @@ fn certificate_path(report: &Report<'_>, product: Product) -> Option<String> {
     if !whole || short != (product.chip_id_bytes() == 8) {
         return None;
     }
-    let mut path = format!("/vcek/v1/{}/{}?", product.name(), hex::encode(chip));
-    if let Some(fmc) = tcb.fmc {
-        write!(path, "fmcSPL={fmc:02}&").ok()?;
-    }
+    Some(vcek_path(product, chip, &tcb))
+}
+
+/// The path under which a VCEK's certificate is to be had, by what it says that it is for; none for a VLEK's. What was
+/// fetched is held against the path that was asked for.
+pub fn certificate_path_of(name: &CertificateName) -> Option<String> {
+    (name.signing_key == SigningKey::Vcek).then(|| vcek_path(name.product, &name.chip_id, &name.tcb))
+}
+
+fn vcek_path(product: Product, chip: &[u8], tcb: &Tcb) -> String {
+    let fmc = tcb.fmc.map(|fmc| format!("fmcSPL={fmc:02}&")).unwrap_or_default();
     let Tcb { bootloader, tee, snp, microcode, .. } = tcb;
-    write!(path, "blSPL={bootloader:02}&teeSPL={tee:02}&snpSPL={snp:02}&ucodeSPL={microcode:02}").ok()?;
-    Some(path)
+    format!(
+        "/vcek/v1/{}/{}?{fmc}blSPL={bootloader:02}&teeSPL={tee:02}&snpSPL={snp:02}&ucodeSPL={microcode:02}",
+        product.name(),
+        hex::encode(chip)
+    )
 }

@@ -18,7 +18,7 @@ mod verify;
 
 pub use certificate::CertificateName;
 pub use claims::{Firmware, SevSnpClaims, SevSnpGuestPolicy, SevSnpPlatform};
-pub use kds::{Needed, certificate_paths, chain_path, list_path, needed};
+pub use kds::{Needed, certificate_path_of, certificate_paths, chain_path, list_path, needed};
 pub use list::ListMark;
 pub use parse::{Cpuid, GuestPolicy, HOST_REQUESTED, PlatformInfo, Report, parse};
 pub use product::{Product, SigningKey, Tcb};
@@ -30,7 +30,7 @@ pub const FORMAT: &str = "sev-snp";
 
 #[cfg(test)]
 #[path = "../../../tests/support/sev_snp.rs"]
-mod testkit;
+pub(crate) mod testkit;
 #[cfg(test)]
 mod collateral_tests;
 #[cfg(test)]

@@ -10,7 +10,8 @@
 //!   a broker that cannot reach it would release nothing, for a list that names no more than a handful of intermediates. What
 //!   stops a broken product at once is in the operator's hands: [`SevSnpTrust::switch_off`] and minimum TCBs;
 //! - [`SevSnpTrust::require_lists`] demands them for a product: without one nothing of it verifies (`CollateralUnavailable`);
-//! - a list once handed in is needed from then on: past its end it denies (`CollateralStale`), until a newer one is handed in.
+//! - a list once handed in is needed from then on: past its end it denies (`CollateralStale`), until a newer one is handed in;
+//!   after a restart that remembers it, it is missed (`CollateralUnavailable`) until one is handed in that is as new.
 
 use super::certificate::{Certificate, CertificateName, SIGNATURES, Window};
 use super::list::{self, List, ListMark, Unsigned};
@@ -222,12 +223,18 @@ impl SevSnpTrust {
         Ok(mark)
     }
 
-    /// Refuses lists that are older than this mark, which was given back before a restart.
+    /// Refuses lists that are older than this mark, which was given back before a restart. As a list was there, one is needed
+    /// from now on.
     pub fn remember(&mut self, mark: ListMark) {
         let seen = self.marks.entry((mark.root, mark.signing_key)).or_insert_with(|| mark.clone());
         if *seen < mark {
             *seen = mark;
         }
+    }
+
+    /// How new the newest list of each kind was that was ever seen, to be kept durably.
+    pub fn marks(&self) -> Vec<ListMark> {
+        self.marks.values().cloned().collect()
     }
 
     /// Keeps the certificate of a signing key, DER, that was read from a file or fetched from one of
@@ -258,11 +265,65 @@ impl SevSnpTrust {
         self.roots.iter().map(shown).collect()
     }
 
+    /// Whether a certificate of a signing key, DER, leads over a pinned intermediate to a trusted root, all of it within its
+    /// validity: what it is for, and its first end. For whoever fetches certificates and would keep only genuine ones.
+    /// **Denies** `EndorsementUntrusted`, `EndorsementExpired`, `EndorsementNotYetValid`; `CollateralUnavailable` where the
+    /// intermediate is not at hand.
+    pub fn check_certificate(&self, der: &[u8], now: Now) -> Result<(CertificateName, WallTime), Refusal> {
+        let certificate = Certificate::parse(der).ok_or_else(|| untrusted("no certificate"))?;
+        let name = certificate.name().ok_or_else(|| untrusted("no certificate of a signing key"))?;
+        let chain = self.chain(&certificate, std::iter::empty())?;
+        let windows =
+            [("signing key's", chain.leaf), ("intermediate", chain.intermediate), ("root", chain.root)];
+        for (what, window) in windows {
+            window.check(what, now)?;
+        }
+        Ok((name, chain.leaf.ends.min(chain.intermediate.ends).min(chain.root.ends)))
+    }
+
+    /// The intermediate by which a signing key's certificate, DER, says that it was issued.
+    pub fn issuer_of(der: &[u8]) -> Option<(Product, SigningKey)> {
+        Certificate::parse(der)?.role().map(|(signing_key, product)| (product, signing_key))
+    }
+
+    /// Which intermediate a certificate, DER, says that it is, and its end, exclusive; no end where no trusted root signed it.
+    pub fn check_intermediate(
+        &self,
+        der: &[u8],
+    ) -> Result<(Product, SigningKey, Option<WallTime>), TrustError> {
+        let certificate = Certificate::parse(der).ok_or(TrustError::CertificateMalformed)?;
+        let name = certificate.subject_name().ok_or(TrustError::NoIntermediate)?;
+        let all = SigningKey::ALL.into_iter().flat_map(|key| Product::ALL.map(|product| (product, key)));
+        let mut named = all.filter(|(product, key)| key.issuer_name(*product) == name);
+        let (product, key) = named.next().ok_or(TrustError::NoIntermediate)?;
+        if !certificate.may_sign_certificates() {
+            return Err(TrustError::NoIntermediate);
+        }
+        let signed = |root: &Root| {
+            root.product == product
+                && root.subject == certificate.issuer()
+                && certificate.is_by(&root.public_key)
+        };
+        let root = self.roots.iter().find(|root| signed(root));
+        Ok((product, key, root.map(|root| certificate.window().ends.min(root.window.ends))))
+    }
+
+    /// Whether an intermediate of this name is pinned that has not ended.
+    pub(super) fn has_intermediate(&self, product: Product, signing_key: SigningKey, now: Now) -> bool {
+        let wanted = signing_key.issuer_name(product);
+        let named = |found: &Intermediate| {
+            Certificate::parse(&found.der).is_some_and(|it| it.subject_name() == Some(&wanted))
+        };
+        self.intermediates.iter().any(|found| now.wall < found.window.ends && named(found))
+    }
+
     /// Whether reports of this product with this kind of key cannot be verified for want of a current list.
     pub(super) fn lacks_list(&self, product: Product, signing_key: SigningKey, now: Now) -> bool {
         let of_product = |root: &&Root| root.product == product;
         self.roots.iter().filter(of_product).any(|root| match self.lists.get(&(root.sha256, signing_key)) {
-            None => self.lists_required.contains(&product),
+            None => {
+                self.lists_required.contains(&product) || self.marks.contains_key(&(root.sha256, signing_key))
+            }
             Some(list) => list.revoked.at(now).is_none(),
         })
     }
@@ -351,6 +412,14 @@ impl SevSnpTrust {
         }
         if let Some(detail) = stale {
             return Err(Refusal::new(Denial::CollateralStale, detail));
+        }
+        let seen = |key: &SigningKey| {
+            let place = (chain.root_sha256, *key);
+            self.marks.contains_key(&place) && !self.lists.contains_key(&place)
+        };
+        if let Some(key) = SigningKey::ALL.into_iter().find(seen) {
+            let detail = format!("the revocation list for {} that was seen before is gone", key.name());
+            return Err(Refusal::new(Denial::CollateralUnavailable, detail));
         }
         let required = self.lists_required.contains(&chain.product);
         if required && !ends.iter().any(|(key, _)| *key == chain.signing_key) {

@@ -52,7 +52,7 @@ pub enum CollateralError {
 }
 
 /// Which statements about an enclave or a TD apply: Intel keeps both apart by `id`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tee {
     /// SGX enclaves.
     Sgx,
@@ -69,6 +69,16 @@ impl Tee {
         }
     }
 
+    /// By TCB info's `id`.
+    pub(super) fn of_name(name: &str) -> Option<Tee> {
+        [Tee::Sgx, Tee::Tdx].into_iter().find(|tee| tee.name() == name)
+    }
+
+    /// By the `id` of a QE identity.
+    pub(super) fn of_qe_identity(id: &str) -> Option<Tee> {
+        [Tee::Sgx, Tee::Tdx].into_iter().find(|tee| tee.qe_identity() == id)
+    }
+
     pub(super) fn qe_identity(self) -> &'static str {
         match self {
             Tee::Sgx => "QE",
@@ -83,7 +93,7 @@ impl Tee {
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pck_crl_issuer_chain: Option<String>,
+    pub(super) pck_crl_issuer_chain: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     root_ca_crl: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

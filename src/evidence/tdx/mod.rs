@@ -17,6 +17,7 @@ mod certificate;
 mod claims;
 mod collateral;
 mod diagnosis;
+mod genuine;
 mod pcs;
 mod pem;
 mod prepare;
@@ -26,8 +27,9 @@ mod verify;
 
 pub use claims::{PlatformClaims, SgxClaims, TcbClaims, TcbStatus, TdAttributes, TdxClaims};
 pub use collateral::{Collateral, CollateralError, Part, Tee};
+pub use genuine::{Age, GenuineError, GenuinePart};
 pub use pcs::{INTEL_PCS, INTEL_ROOT_CRL, PckCa, Question};
-pub use prepare::{Platform, platform};
+pub use prepare::{Platform, needed, platform};
 pub use quote::{EnclaveReport, Quote, Report, Td15, Td15Extended, TdReport, parse};
 pub use trust::{Root, RootMalformed, TdxTrust};
 pub use verify::{Examination, VerifiedSgx, VerifiedTdx, examine, examine_sgx, verify, verify_sgx};
@@ -38,6 +40,6 @@ pub const FORMAT: &str = "tdx";
 pub const FORMAT_SGX: &str = "sgx";
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 mod vectors_tests;

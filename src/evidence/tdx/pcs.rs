@@ -33,16 +33,24 @@ impl PckCa {
 
     /// By the issuer's whole common name; any other is no PCK CA.
     pub(super) fn of(certificate: &Certificate) -> Option<PckCa> {
-        match certificate.issuer_common_name.as_str() {
-            "Intel SGX PCK Platform CA" => Some(PckCa::Platform),
-            "Intel SGX PCK Processor CA" => Some(PckCa::Processor),
-            _ => None,
+        PckCa::of_common_name(&certificate.issuer_common_name)
+    }
+
+    /// By its own whole common name.
+    pub(super) fn of_common_name(name: &str) -> Option<PckCa> {
+        [PckCa::Platform, PckCa::Processor].into_iter().find(|ca| ca.common_name() == name)
+    }
+
+    fn common_name(self) -> &'static str {
+        match self {
+            PckCa::Platform => "Intel SGX PCK Platform CA",
+            PckCa::Processor => "Intel SGX PCK Processor CA",
         }
     }
 }
 
 /// One question to the service; a GET each. All four together are a quote's collateral.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Question {
     /// TCB info of a platform, by its FMSPC.
     TcbInfo {
@@ -101,13 +109,14 @@ impl Question {
         }
     }
 
-    /// The header that holds the issuer chain, in lower case; none for a revocation list, whose issuer the quote's own
-    /// chain has.
+    /// The header that holds the issuer chain, in lower case; none for the root's list, whose issuer is pinned. A PCK CA's
+    /// list needs it for whoever would keep genuine ones alone; a verifier has that CA in the quote's own chain.
     pub fn chain_header(&self) -> Option<&'static str> {
         match self {
             Question::TcbInfo { .. } => Some("tcb-info-issuer-chain"),
             Question::QeIdentity { .. } => Some("sgx-enclave-identity-issuer-chain"),
-            Question::PckCrl { .. } | Question::RootCrl => None,
+            Question::PckCrl { .. } => Some("sgx-pck-crl-issuer-chain"),
+            Question::RootCrl => None,
         }
     }
 
@@ -135,17 +144,14 @@ impl Question {
                 let asked = parts.all(|part| part.identity.id == tee.qe_identity());
                 matching(asked, "enclaveIdentity", collateral)
             }
-            Question::PckCrl { ca } => {
-                let name = match ca {
-                    PckCa::Platform => "Intel SGX PCK Platform CA",
-                    PckCa::Processor => "Intel SGX PCK Processor CA",
-                };
-                list(body, "pckcrl", name)
-            }
-            Question::RootCrl => list(body, "rootcacrl", "Intel SGX Root CA"),
+            Question::PckCrl { ca } => list(body, "pckcrl", ca.common_name()),
+            Question::RootCrl => list(body, "rootcacrl", ROOT_CA),
         }
     }
 }
+
+/// The common name of Intel's root.
+pub(super) const ROOT_CA: &str = "Intel SGX Root CA";
 
 /// The signed text, and its signature in hex, of `{"<name>":<text>,"signature":"<hex>"}`: the text to the byte, as the
 /// signature is over it.
@@ -156,7 +162,8 @@ fn signed<'a>(body: &'a [u8], name: &str) -> Option<(String, &'a str)> {
     Some((text.to_owned(), rest.strip_suffix("\"}")?))
 }
 
-fn issuer_chain(header: Option<&str>) -> Result<String, CollateralError> {
+/// The issuer chain, PEM, in the value of such a header.
+pub(super) fn issuer_chain(header: Option<&str>) -> Result<String, CollateralError> {
     let header = header.ok_or(CollateralError::Incomplete("issuer chain"))?;
     if header.len() > limits::DCAP_ISSUER_CHAIN_BYTES {
         return Err(CollateralError::TooLarge(limits::DCAP_ISSUER_CHAIN_BYTES));

@@ -63,6 +63,33 @@ impl Platform {
     }
 }
 
+/// What a client has to fetch before this quote can be verified at `now`: the parts of its collateral that neither came
+/// along nor are at hand, current. None for a platform that no pinned root issued, as whoever likes may make one up, and for
+/// endorsements that do not read: such a quote is refused whatever is fetched.
+pub fn needed<E: AsRef<[u8]>>(
+    quote: &Quote<'_>,
+    endorsements: &[E],
+    trust: &TdxTrust,
+    now: Now,
+) -> Vec<Question> {
+    let (Ok(platform), Ok(brought)) = (platform(quote), read_endorsements(endorsements)) else {
+        return Vec::new();
+    };
+    let [_, _, root] = &quote.pck_chain;
+    let Some(root) = trust.root(root) else { return Vec::new() };
+    let at_hand = AtHand { own: &trust.collateral, brought: &brought, trust };
+    let lacks = |question: &Question| match question {
+        Question::TcbInfo { .. } => at_hand.tcb_info(&platform, now).is_err(),
+        Question::QeIdentity { .. } => at_hand.qe_identity(&platform, now).is_err(),
+        Question::PckCrl { .. } => at_hand.list("PCK CRL", &platform.pck.issuer, now).is_err(),
+        Question::RootCrl => at_hand.list("root CA CRL", &root.certificate.subject, now).is_err(),
+    };
+    let lacking: Vec<Question> = platform.questions().into_iter().filter(lacks).collect();
+    // Two signatures, looked at only where something would be asked.
+    let issued = || platform.pck_ca.is_by(&root.certificate) && platform.pck.is_by(&platform.pck_ca);
+    if lacking.is_empty() || issued() { lacking } else { Vec::new() }
+}
+
 /// The platform of a quote. **Denies** `EvidenceMalformed`.
 pub fn platform(quote: &Quote<'_>) -> Result<Platform, Refusal> {
     let [pck, pck_ca, root] = &quote.pck_chain;

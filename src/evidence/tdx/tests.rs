@@ -1,7 +1,7 @@
 //! What the format `tdx` takes and refuses, one defect at a time, on synthetic quotes under a test root.
 
 #[path = "../../../tests/support/tdx.rs"]
-mod support;
+pub(crate) mod support;
 
 use super::*;
 use crate::denial::Denial;

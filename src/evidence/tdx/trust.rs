@@ -76,6 +76,11 @@ impl TdxTrust {
         &self.collateral
     }
 
+    /// The pinned certificates.
+    pub(super) fn pinned(&self) -> impl Iterator<Item = &Certificate> {
+        self.roots.iter().map(|root| -> &Certificate { &root.certificate })
+    }
+
     /// The root that is this certificate, whole.
     pub(super) fn root(&self, der: &CertificateDer<'_>) -> Option<&Root> {
         self.roots.iter().find(|root| root.certificate.der == *der)

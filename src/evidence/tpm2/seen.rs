@@ -5,9 +5,9 @@
 //! `evidence.md` §3, check 8; TCG TPM 2.0 Library part 1 §36; `durability.md`, "What only narrows".
 //!
 //! What must be durable before a secret leaves is that the quote was seen, and it is: the claims of its document, counters and
-//! key's Name included, stand in the record of the decision, and that is durable first. A start reads the log's last hour or more
-//! ([`Recorded`]), so a release never waits for the store. The store's mark has to be there only before the log's record is out of
-//! that view. It is written within seconds; while it cannot be, no quote is taken.
+//! key's Name included, stand in the record of the decision, and that is durable first. A start reads the log's last hour of the
+//! process before it, whenever that ended ([`Recorded`]), so a release never waits for the store. The store's mark has to be there
+//! only before the log's record is out of that view. It is written within seconds; while it cannot be, no quote is taken.
 
 use super::public::AkName;
 use super::trust::{Counters, EnrolledAk, Tpm2Trust};

@@ -217,6 +217,28 @@ async fn a_flipped_byte_is_damaged_or_harmless_or_shows_in_the_commit_number() {
 }
 
 #[tokio::test]
+async fn looking_at_a_store_changes_nothing_of_it_though_opening_a_damaged_one_cuts_its_end_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledStore::create(directory.path()).unwrap();
+    for number in 0..40_u8 {
+        store.commit(put("a", &[number; 3000]), None).await.unwrap();
+    }
+    drop(store);
+    assert_eq!(SledStore::examine(directory.path()), Ok(Some(CommitNumber(40))));
+    let database = engine_directory(directory.path()).join("db");
+    let mut bytes = std::fs::read(&database).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&database, &bytes).unwrap();
+    let found = SledStore::examine(directory.path()).unwrap();
+    assert!(found < Some(CommitNumber(40)), "{found:?}");
+    assert_eq!(std::fs::read(&database).unwrap(), bytes);
+    assert!(!directory.path().join(COPY).exists());
+    drop(SledStore::open(directory.path()).unwrap());
+    assert_ne!(std::fs::read(&database).unwrap(), bytes);
+}
+
+#[tokio::test]
 async fn a_missing_or_stray_chunk_is_damaged() {
     for stray in [false, true] {
         let directory = tempfile::tempdir().unwrap();

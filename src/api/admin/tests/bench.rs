@@ -162,7 +162,12 @@ impl Bench {
             manufacturers: Held::Known(Arc::new(Manufacturers::none())),
             ..Hardware::default()
         });
+        let trust = (crate::evidence::sev_snp::SevSnpTrust::amd(), crate::evidence::tdx::TdxTrust::intel());
+        let clock = registry.broker().clock.clone();
+        let marks = Arc::new(MemoryMarks::default());
+        let holdings = crate::collateral::Holdings::open(Default::default(), trust, clock, marks, now);
         let service = AdminService::new(registry.clone(), kv, audit);
+        let service = AdminService { collateral: Some(holdings.unwrap()), ..service };
         Bench { service, registry, store, hands, root, ca, directory }
     }
 
@@ -324,5 +329,6 @@ fn broker(clock: Arc<Clock>, trust: Arc<Trust>, recorder: Arc<Recorder>, kv: Arc
         pdp,
         recorder,
         engines,
+        measures: Default::default(),
     }
 }

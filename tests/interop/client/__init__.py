@@ -1,0 +1,1 @@
+"""A client of the release protocol, written from `protocol.md` and `proto/` alone: see README.md."""
