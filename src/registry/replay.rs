@@ -124,7 +124,7 @@ impl Since {
                 self.secrets.entry(target.to_owned()).or_default().apply(&act.verb, details);
             }
             "policy put" => self.policy = true,
-            "reference put" => self.sets.extend(texts(details, "sets")),
+            "reference put" | "reference import" => self.sets.extend(texts(details, "sets")),
             "reference remove" => drop(self.sets.insert(target.to_owned())),
             "node enrol" => drop(self.nodes.insert(target.to_owned())),
             "node enrol proof" => {
