@@ -74,10 +74,7 @@ impl Broker {
         request: ReleaseRequest,
     ) -> Result<Challenge, Answered> {
         let mut laps = self.measures.stages.begin();
-        match laps.of(Stage::Transport, self.open(connection, request)) {
-            Ok(challenge) => Ok(challenge),
-            Err(denied) => Err(self.deny(denied).await),
-        }
+        self.answered(laps.of(Stage::Transport, self.open(connection, request))).await
     }
 
     /// The second half: the answer is verified, appraised, decided, recorded, released.
@@ -86,13 +83,7 @@ impl Broker {
             Ok(grant) => self.redeem(grant).await,
             Err(denied) => Err(denied),
         };
-        match outcome {
-            Ok(released) => {
-                self.measures.releases.count();
-                Ok(released)
-            }
-            Err(denied) => Err(self.deny(denied).await),
-        }
+        self.answered(outcome).await.inspect(|_| self.measures.releases.count())
     }
 
     /// A held lease is challenged again; what must be current is looked at when the answer is.
@@ -101,10 +92,7 @@ impl Broker {
             Ok(now) => hold.challenge(&self.trust, &self.offer, now),
             Err(denial) => Err(hold.case().deny(denial)),
         };
-        match question {
-            Ok(challenge) => Ok(challenge),
-            Err(denied) => Err(self.deny(denied).await),
-        }
+        self.answered(question).await
     }
 
     /// The answer of a later round, through the same flow: the lease goes on, or the denial says how it stands.
@@ -118,11 +106,13 @@ impl Broker {
             Ok(grant) => self.renew(grant, hold).await,
             Err(denied) => Err(denied),
         };
+        self.answered(outcome).await.inspect(|_| self.measures.renewals.count())
+    }
+
+    /// An outcome as its caller may know it: a denial is ended first.
+    async fn answered<T>(&self, outcome: Result<T, Denied>) -> Result<T, Answered> {
         match outcome {
-            Ok(renewed) => {
-                self.measures.renewals.count();
-                Ok(renewed)
-            }
+            Ok(outcome) => Ok(outcome),
             Err(denied) => Err(self.deny(denied).await),
         }
     }
@@ -168,7 +158,7 @@ impl Broker {
         if !self.verifiers.supply(&mut answer, now).await {
             return Ok((answer, now));
         }
-        match self.now().and_then(|now| self.not_current().map_or(Ok(now), Err)) {
+        match self.current() {
             Ok(now) => Ok((answer, now)),
             Err(denial) => Err(answer.spoiled(denial)),
         }

@@ -402,6 +402,10 @@ pub const NODE_PATTERNS: usize = 256;
 pub const ADMIN_LISTED_BYTES: usize = 1024 * 1024;
 /// Records that `explain` looks at for a decision, the newest first: some seconds of reading, a day of a busy broker.
 pub const EXPLAIN_RECORDS: u64 = 5_000_000;
+/// Changes that wait for a second person, at once: more than two people look at in a week, and some 90 MiB at the very most.
+pub const PROPOSALS: usize = 64;
+/// How long one waits, milliseconds: a week, so that a weekend or a short illness does not end it.
+pub const PROPOSAL_MS: u64 = 7 * 86_400_000;
 
 // Intel DCAP quotes (formats `tdx` and `sgx`; `evidence.md` §1, §5).
 

@@ -91,6 +91,20 @@ pub struct AdminSection {
     pub listen: SocketAddr,
     /// PEM: the roots of operators' certificates; their own, never a trust domain's.
     pub roots: PathBuf,
+    /// When changes that widen who may get a secret wait for a second person.
+    #[serde(default)]
+    pub two_persons: TwoPersonsMode,
+}
+
+/// `admin.two_persons`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TwoPersonsMode {
+    /// Once two persons have a role; two together can switch it off.
+    #[default]
+    OnceTwo,
+    /// Always; whoever is alone changes nothing of the kind.
+    Always,
 }
 
 /// `[operations]`

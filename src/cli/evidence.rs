@@ -168,7 +168,7 @@ impl EvidenceSection {
         {
             return Err("`sev-snp.list_max_age_seconds` is needed with lists, at least 1".to_owned());
         }
-        let known = |name: &&String| Product::of_name(name).is_none();
+        let known = |name: &&String| product(name).is_none();
         if let Some(name) = snp.lists_required.iter().find(known) {
             return Err(format!("`sev-snp.lists_required`: no product is named `{name}`"));
         }
@@ -246,7 +246,7 @@ impl SevSnpSection {
         for hash in self.distrusted_roots.iter().filter_map(|hash| sha256(hash)) {
             trust.switch_off(&hash);
         }
-        let products = self.lists_required.iter().filter_map(|name| Product::of_name(name));
+        let products = self.lists_required.iter().filter_map(|name| product(name));
         products.for_each(|product| trust.require_lists(product));
         remember_lists(&mut trust, marks).map_err(|error| error.to_string())?;
         let oldest = self.list_max_age_seconds.unwrap_or(0);
@@ -375,6 +375,11 @@ fn bytes(path: &Path) -> Result<Vec<u8>, String> {
         }
         Ok(_) => Ok(bytes),
     }
+}
+
+/// By its name in lower case, as in reference sets.
+fn product(name: &str) -> Option<Product> {
+    Product::ALL.into_iter().find(|product| product.name().to_ascii_lowercase() == name)
 }
 
 fn sha256(hash: &str) -> Option<[u8; 32]> {

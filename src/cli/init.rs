@@ -4,6 +4,8 @@
 //! already: what has been used is restored, never begun again. *Source*: `deploy/README.md`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
+mod recover;
+
 use crate::audit::checkpoint::LogKey;
 use crate::audit::log::Log;
 use crate::audit::record::Event;
@@ -25,6 +27,10 @@ use std::sync::Arc;
 ///
 /// Example: portcullis init --directory /etc/portcullis --data /var/lib/portcullis
 ///          --broker-id spiffe://example.org/portcullis --administrator ada
+///
+/// With --recover-admin, beside a broker that is stopped: make another administrator, of all roles, in the store there is.
+///
+/// Example: portcullis init --directory /etc/portcullis --recover-admin bob.pem --administrator bob
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where configuration, keys and certificates go.
@@ -34,12 +40,15 @@ pub struct Args {
     #[arg(long, default_value = "/var/lib/portcullis")]
     pub data: PathBuf,
     /// The broker's SPIFFE ID.
-    #[arg(long)]
-    pub broker_id: String,
-    /// The first administrator's name.
+    #[arg(long, required_unless_present = "recover_admin", conflicts_with = "recover_admin")]
+    pub broker_id: Option<String>,
+    /// Make the owner of this certificate (PEM) an administrator, by the configuration in `directory`.
+    #[arg(long, value_name = "CERTIFICATE")]
+    pub recover_admin: Option<PathBuf>,
+    /// The administrator's name.
     #[arg(long)]
     pub administrator: String,
-    /// How long the first administrator's certificate and roles last, days.
+    /// How long the administrator's roles, and the first one's certificate, last, days.
     #[arg(long, default_value_t = 365)]
     pub administrator_days: u16,
     /// Where workloads connect.
@@ -108,7 +117,10 @@ pub enum InitError {
 
 /// Runs the command; gives its exit code.
 pub async fn run(args: Args) -> u8 {
-    let broker_id = match SpiffeId::parse(&args.broker_id) {
+    if let Some(certificate) = args.recover_admin.clone() {
+        return run_recovery(args, certificate).await;
+    }
+    let broker_id = match SpiffeId::parse(&args.broker_id.unwrap_or_default()) {
         Ok(id) => id,
         Err(error) => {
             eprintln!("portcullis: --broker-id: {error}");
@@ -134,6 +146,28 @@ pub async fn run(args: Args) -> u8 {
         }
         Err(error) => {
             eprintln!("portcullis: not made: {error}");
+            exit::CONFIGURATION
+        }
+    }
+}
+
+async fn run_recovery(args: Args, certificate: PathBuf) -> u8 {
+    let recovery = recover::Recovery {
+        directory: args.directory,
+        certificate,
+        name: args.administrator,
+        life_ms: u64::from(args.administrator_days).saturating_mul(86_400_000),
+    };
+    match recover::recover(&recovery, &SystemTime).await {
+        Ok(one) => {
+            println!(
+                "`{}` is an administrator of all roles until {}: start the broker",
+                one.name, one.not_after
+            );
+            exit::OK
+        }
+        Err(error) => {
+            eprintln!("portcullis: no administrator was made: {error}");
             exit::CONFIGURATION
         }
     }

@@ -9,8 +9,10 @@ mod keep;
 mod marked;
 mod notify;
 mod recover;
+mod stopped;
 
 pub use assemble::{Server, StartError};
+pub use stopped::{Stopped, open_stopped};
 
 use crate::cli::config::{Config, LogFormat};
 use crate::cli::exit;

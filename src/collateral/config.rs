@@ -21,7 +21,8 @@ pub struct CollateralConfig {
     /// Milliseconds that a release waits at most for what its evidence lacks; the exchange goes on without it: 0 to 10000.
     /// Default: 3000.
     pub release_waits_ms: u64,
-    /// Exchanges that the requests of one identity may cause within a minute: 1 to 1000. Default: 10.
+    /// Items that may be fetched on behalf of one identity within a minute: 1 to 1000. Default: 10. A new chip takes one, with
+    /// a list and an intermediate up to three; a quote of a new platform four.
     pub fetches_per_identity_per_minute: u32,
     /// Exchanges at once, of all services: 1 to 64. Default: 4.
     pub exchanges: usize,

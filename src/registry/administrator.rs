@@ -75,6 +75,32 @@ pub struct Administrator {
     pub not_after: WallTime,
 }
 
+/// Which changes wait for a second person: stored once two persons have a role, and kept when one of them goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TwoPersons {
+    /// Two persons agreed to do without.
+    pub off: bool,
+    /// The roles whose changes wait.
+    pub roles: BTreeSet<Role>,
+}
+
+/// The state record of [`TwoPersons`].
+pub const TWO_PERSONS: &str = "two-persons";
+
+impl TwoPersons {
+    /// The state that is left once these are the administrators: what two persons can do together waits from then on.
+    #[must_use]
+    pub fn with(&self, administrators: &Administrators, now: Now) -> TwoPersons {
+        let mut next = self.clone();
+        if !next.off {
+            let shared = |role: &Role| *role != Role::Audit && administrators.persons(*role, now) > 1;
+            next.roles.extend(Role::ALL.into_iter().filter(shared));
+        }
+        next
+    }
+}
+
 /// All administrators, by key.
 #[derive(Clone, Debug, Default)]
 pub struct Administrators(BTreeMap<String, Administrator>);
@@ -93,6 +119,15 @@ impl Administrators {
     /// All of them, ended ones too.
     pub fn all(&self) -> impl Iterator<Item = &Administrator> {
         self.0.values()
+    }
+
+    /// How many persons have this role, or `administrators`, with which it can be had. One name is one person.
+    pub fn persons(&self, role: Role, now: Now) -> usize {
+        let may = |one: &&Administrator| {
+            now.wall < one.not_after
+                && (one.roles.contains(&role) || one.roles.contains(&Role::Administrators))
+        };
+        self.0.values().filter(may).map(|one| one.name.as_str()).collect::<BTreeSet<_>>().len()
     }
 
     /// How many may still change administrators at `now`: the last one is not to be removed.

@@ -2,8 +2,9 @@
 
 use crate::audit::Recorder;
 use crate::audit::record::{AdminAct, Event, LatchKey};
+use crate::limits;
 use crate::registry::Registry;
-use crate::registry::administrator::Administrator;
+use crate::registry::administrator::{Administrator, Administrators, TWO_PERSONS, TwoPersons};
 use crate::store::vault::{Kind, Vault};
 use crate::store::{CommitNumber, StoreError, Transaction};
 use crate::time::Now;
@@ -150,19 +151,62 @@ pub async fn enrol_first(
     administrator: &Administrator,
     now: Now,
 ) -> Result<(), ChangeError> {
+    enrol_offline(vault, recorder, administrator, "init", now).await
+}
+
+/// An administrator, made on the host while no broker runs. Two persons are needed from then on where it is the second.
+pub async fn enrol_offline(
+    vault: &Vault,
+    recorder: &Recorder,
+    administrator: &Administrator,
+    by: &str,
+    now: Now,
+) -> Result<(), ChangeError> {
     let body = serde_json::to_vec(administrator).map_err(|_| StoreError::TooLarge("an administrator"))?;
     let mut transaction = Transaction::default();
-    vault.put(&mut transaction, Kind::Administrator, &administrator.key_sha256, None, &body)?;
+    let previous = vault.read(Kind::Administrator, &administrator.key_sha256).await?;
+    let (key, replaces) = (&administrator.key_sha256, previous.is_some());
+    vault.put(&mut transaction, Kind::Administrator, key, previous.as_ref(), &body)?;
+    follow(vault, &mut transaction, administrator, now).await?;
     let act = AdminAct {
-        administrator: "init".to_owned(),
+        administrator: by.to_owned(),
         key_sha256: String::new(),
         verb: "administrator put".to_owned(),
         target: administrator.name.clone(),
-        details: serde_json::json!({ "key_sha256": administrator.key_sha256, "roles": administrator.roles }),
+        details: serde_json::json!({
+            "key_sha256": administrator.key_sha256,
+            "roles": administrator.roles,
+            "not_after": administrator.not_after.to_string(),
+            "replaces": replaces,
+        }),
     };
     let committed = commit(vault, recorder, act, transaction, now).await.map_err(|failed| failed.error)?;
     let applied = recorder.note(Event::Applied { commit: committed.1.0 }, now).await;
     applied.map(drop).map_err(|error| ChangeError::Unsettled(error.to_string()))
+}
+
+/// Adds to the transaction what two persons can do together once this one is there.
+async fn follow(
+    vault: &Vault,
+    transaction: &mut Transaction,
+    new: &Administrator,
+    now: Now,
+) -> Result<(), StoreError> {
+    let damaged = |_| StoreError::Damaged("an administrator, or whether two are needed".to_owned());
+    let records = vault.all(Kind::Administrator, limits::ADMINISTRATORS).await?;
+    let parsed = records.iter().map(|record| serde_json::from_slice(&record.body));
+    let mut all = parsed.collect::<Result<Vec<Administrator>, _>>().map_err(damaged)?;
+    all.retain(|one| one.key_sha256 != new.key_sha256);
+    all.push(new.clone());
+    let previous = vault.read(Kind::State, TWO_PERSONS).await?;
+    let before = previous.as_ref().map(|record| serde_json::from_slice(&record.body)).transpose();
+    let before: TwoPersons = before.map_err(damaged)?.unwrap_or_default();
+    let after = before.with(&Administrators::new(all), now);
+    if after != before {
+        let body = serde_json::to_vec(&after).map_err(|_| StoreError::TooLarge("whether two are needed"))?;
+        vault.put(transaction, Kind::State, TWO_PERSONS, previous.as_ref(), &body)?;
+    }
+    Ok(())
 }
 
 /// A commit that failed, and the second record that is owed for its intent.

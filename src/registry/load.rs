@@ -69,6 +69,7 @@ impl Registry {
             | Kind::Mark
             | Kind::Lease
             | Kind::Latch
+            | Kind::Proposal
             | Kind::State => {}
         }
     }

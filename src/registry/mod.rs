@@ -13,8 +13,8 @@ mod restore;
 
 pub use load::{POLICY, StoredRevocation};
 
-pub use administrator::{Administrator, Administrators, Role};
-pub use change::{Change, ChangeError, Changed, enrol_first};
+pub use administrator::{Administrator, Administrators, Role, TWO_PERSONS, TwoPersons};
+pub use change::{Change, ChangeError, Changed, enrol_first, enrol_offline};
 pub use replay::Since;
 #[cfg(test)]
 pub(crate) use restore::leave_unaccepted;
@@ -37,6 +37,8 @@ pub struct Registry {
     launchers: std::collections::BTreeSet<[u8; 32]>,
     /// Second records that could not be written yet; nothing is changed before they are.
     unsettled: Mutex<Vec<crate::audit::record::Event>>,
+    /// Whether changes wait for a second person whatever is stored.
+    two_persons_always: std::sync::atomic::AtomicBool,
 }
 
 impl Registry {
@@ -53,6 +55,7 @@ impl Registry {
             attestation_keys: ArcSwap::from_pointee(None),
             launchers,
             unsettled: Mutex::new(Vec::new()),
+            two_persons_always: std::sync::atomic::AtomicBool::new(false),
         }
     }
 
@@ -69,6 +72,16 @@ impl Registry {
     /// Digests of executables that run others.
     pub fn launchers(&self) -> &std::collections::BTreeSet<[u8; 32]> {
         &self.launchers
+    }
+
+    /// From now on changes wait for a second person, whatever is stored: the configuration says so.
+    pub fn demand_two_persons(&self) {
+        self.two_persons_always.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Whether the configuration demands it.
+    pub fn two_persons_always(&self) -> bool {
+        self.two_persons_always.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     /// The administrators; none where they could not be read, and then nobody is one.

@@ -33,6 +33,10 @@ pub struct Since {
     pub(super) counters: Recorded,
     /// By key: the least that it had since; none: it was removed.
     pub(super) administrators: BTreeMap<String, Option<AdministratorSince>>,
+    /// By name: every role that a person was given since. Who was there together is not asked: to wait once more is safe.
+    pub(super) persons: BTreeMap<String, BTreeSet<Role>>,
+    /// The roles for which two persons were demanded since; none where nobody switched it on.
+    pub(super) two_persons: Option<BTreeSet<Role>>,
     /// By name in the store: what stands in the end; none: it was lifted again.
     pub(super) revocations: BTreeMap<String, Option<StoredRevocation>>,
     pub(super) marks: BTreeMap<String, MarkSince>,
@@ -118,10 +122,14 @@ impl Since {
 
     fn apply(&mut self, act: &AdminAct) {
         self.changes = self.changes.saturating_add(1);
-        let (target, details) = (act.target.as_str(), &act.details);
-        match act.verb.as_str() {
+        let (verb, details) = approved(act);
+        self.apply_as(verb, &act.target, details);
+    }
+
+    fn apply_as(&mut self, verb: &str, target: &str, details: &Value) {
+        match verb {
             "secret put" | "secret set-disabled" | "secret destroy" | "secret configure" => {
-                self.secrets.entry(target.to_owned()).or_default().apply(&act.verb, details);
+                self.secrets.entry(target.to_owned()).or_default().apply(verb, details);
             }
             "policy put" => self.policy = true,
             "reference put" | "reference import" => self.sets.extend(texts(details, "sets")),
@@ -138,7 +146,7 @@ impl Since {
                     self.nodes.insert(target.to_owned());
                 }
             }
-            "administrator put" => self.put_administrator(details),
+            "administrator put" => self.put_administrator(target, details),
             "administrator remove" => {
                 let gone = texts(details, "keys_sha256").map(|key| (key, None));
                 self.administrators.extend(gone.collect::<Vec<_>>());
@@ -151,8 +159,19 @@ impl Since {
                     mark.set(time.0.to_be_bytes().to_vec());
                 }
             }
+            // Off is never taken from the log: less would wait than when the backup was made.
+            "two-persons set" if details.get("on").and_then(Value::as_bool) != Some(false) => {
+                let on = self.two_persons.get_or_insert_default();
+                on.extend(texts(details, "roles").filter_map(|role| Role::parse(&role)));
+            }
+            "two-persons set" => {}
+            // No proposal outlives a restore, so whatever became of one is nothing that a backup holds.
+            "pending approve" | "pending reject" | "pending withdraw" => {}
+            verb if verb.starts_with(PROPOSE) => {}
+            // They lower marks, or raise them, which records of their own say.
+            "crl accept" | "bundle accept" | "collateral refresh" | "collateral import" => {}
             // They change nothing that a backup holds.
-            "restore" | "restore accept" => {}
+            "node enrol tpm" | "latch clear" | "lease revoke" | "restore" | "restore accept" => {}
             verb => {
                 let count = self.unknown.entry(verb.to_owned()).or_default();
                 *count = count.saturating_add(1);
@@ -161,9 +180,10 @@ impl Since {
     }
 
     /// Narrowed to what all that was put since have in common: a key that was removed in between stays removed.
-    fn put_administrator(&mut self, details: &Value) {
+    fn put_administrator(&mut self, name: &str, details: &Value) {
         let Some(key) = text(details, "key_sha256") else { return };
         let roles = texts(details, "roles").filter_map(|role| Role::parse(&role)).collect::<BTreeSet<_>>();
+        self.persons.entry(name.to_owned()).or_default().extend(&roles);
         let not_after = text(details, "not_after").and_then(WallTime::parse).unwrap_or(WallTime(0));
         let put = AdministratorSince { roles, not_after };
         self.administrators.insert(key.to_owned(), Some(put));
@@ -214,6 +234,14 @@ impl MarkSince {
     }
 }
 
+/// The verb that was done, and its details: an approval says them of what it approved.
+fn approved(act: &AdminAct) -> (&str, &Value) {
+    match (act.verb.as_str(), text(&act.details, "verb")) {
+        ("pending approve", Some(verb)) => (verb, act.details.get("details").unwrap_or(&Value::Null)),
+        (verb, _) => (verb, &act.details),
+    }
+}
+
 fn text<'a>(details: &'a Value, name: &str) -> Option<&'a str> {
     details.get(name).and_then(Value::as_str)
 }
@@ -222,6 +250,9 @@ fn texts(details: &Value, name: &str) -> impl Iterator<Item = String> {
     let all = details.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
     all.into_iter().filter_map(|one| one.as_str().map(str::to_owned))
 }
+
+/// Before the words of a verb that waits for a second person.
+const PROPOSE: &str = "propose ";
 
 #[cfg(test)]
 #[path = "replay_tests.rs"]

@@ -4,7 +4,7 @@
 //! taken away, and one commit that the log knows of. *Denies* `StoreError` where it cannot be written; a record that does
 //! not open is reported, as it denies by itself. *Source*: `durability.md` "sled"; catalogue row 39.
 
-use super::administrator::Administrator;
+use super::administrator::{Administrator, Administrators, Role, TWO_PERSONS, TwoPersons};
 use super::attestation::StoredAk;
 use super::change::{ChangeError, commit};
 use super::replay::{AdministratorSince, MarkSince, SecretSince, Since};
@@ -16,10 +16,10 @@ use crate::request::SecretPath;
 use crate::store::marks;
 use crate::store::vault::{Kind, Vault};
 use crate::store::{CommitNumber, StoreError, Transaction};
-use crate::time::{Now, WallTime};
+use crate::time::{BootTime, Now, WallTime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a restore did, as it is stored until it is accepted.
@@ -119,6 +119,9 @@ pub async fn narrow(
         narrowing.remove(Kind::AttestationKey, name, &line).await?;
     }
     narrowing.counters(since).await?;
+    narrowing.proposals().await?;
+    // Who was there together is asked before anyone is removed.
+    narrowing.two_persons(since).await?;
     for (key, administrator) in &since.administrators {
         narrowing.administrator(key, administrator.as_ref()).await?;
     }
@@ -233,6 +236,65 @@ impl Narrowing<'_> {
         let body = serde_json::to_vec(&narrowed).map_err(|_| StoreError::TooLarge("an administrator"))?;
         let line = format!("administrator `{}` has the roles that it had before and since", narrowed.name);
         self.put(Kind::Administrator, key, Some(&record), &body, line).await
+    }
+
+    /// No approval of yesterday carries anything out: every change that waited is proposed anew.
+    async fn proposals(&mut self) -> Result<(), StoreError> {
+        // By their keys: one that does not open goes too.
+        let store = self.vault.store();
+        loop {
+            let page = store.scan(&[Kind::Proposal.code()], None, limits::STORE_PAGE).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let count = page.len();
+            let deletes = page.into_iter().map(|entry| entry.key).collect();
+            self.vault.commit(Transaction { deletes, ..Transaction::default() }).await?;
+            self.restored.say(format!(
+                "changes that waited for a second person are gone, {count} of them: propose them anew"
+            ));
+        }
+    }
+
+    /// What waited for a second person in the backup or at any time since, waits.
+    async fn two_persons(&mut self, since: &Since) -> Result<(), StoreError> {
+        let record = match self.vault.read(Kind::State, TWO_PERSONS).await {
+            Ok(record) => record,
+            Err(error) => return self.damaged("whether two persons are needed", error),
+        };
+        let parsed = record.as_ref().map(|record| serde_json::from_slice(&record.body)).transpose();
+        let Ok(before) = parsed.map(Option::<TwoPersons>::unwrap_or_default) else { return Ok(()) };
+        let mut after = before.clone();
+        if let Some(on) = &since.two_persons {
+            after.off = false;
+            after.roles.extend(on);
+        }
+        let after = after.with(&self.persons(since).await?, Now { wall: self.now, boot: BootTime(0) });
+        if after == before {
+            return Ok(());
+        }
+        let body = serde_json::to_vec(&after).map_err(|_| StoreError::TooLarge("whether two are needed"))?;
+        let roles: Vec<&str> = after.roles.iter().map(|role| role.name()).collect();
+        let line = format!("changes wait for a second person, of the roles {}", roles.join(", "));
+        self.put(Kind::State, TWO_PERSONS, record.as_ref(), &body, line).await
+    }
+
+    /// Everyone who was an administrator in the backup or since, under one key a name.
+    async fn persons(&mut self, since: &Since) -> Result<Administrators, StoreError> {
+        let mut persons = since.persons.clone();
+        for record in self.vault.all(Kind::Administrator, limits::ADMINISTRATORS).await.unwrap_or_default() {
+            let Ok(one) = serde_json::from_slice::<Administrator>(&record.body) else { continue };
+            if self.now < one.not_after {
+                persons.entry(one.name).or_default().extend(one.roles);
+            }
+        }
+        let one = |(name, roles): (String, BTreeSet<Role>)| Administrator {
+            key_sha256: name.clone(),
+            name,
+            roles,
+            not_after: WallTime(u64::MAX),
+        };
+        Ok(Administrators::new(persons.into_iter().map(one)))
     }
 
     /// No TPM that was seen with higher counters is taken with lower ones: its enrolment's mark rises to what the log has.

@@ -58,6 +58,8 @@ kinds! {
     Latch = 10;
     /// Anything of the broker's own that there is one of.
     State = 11;
+    /// A change that waits for a second person.
+    Proposal = 30;
     /// A node's enrolled attestation key, by its Name.
     AttestationKey = 20;
 }

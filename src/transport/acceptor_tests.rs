@@ -440,7 +440,16 @@ async fn limits_on_connections_hold_overall_and_for_an_identity() {
     assert_eq!(ask(&mut first, "/").await.unwrap().len(), 32);
     assert!(server.get(&one, "/").await.is_err());
     server.seen.until_counted(Cause::IdentityConnectionsExhausted).await;
-    let (mut second, driver) = http2(server.connect(&client(&other)).await.unwrap()).await.unwrap();
+    // What was just turned away may not have left its place yet.
+    let stream = soon(async {
+        loop {
+            match server.connect(&client(&other)).await {
+                Ok(stream) => break stream,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    });
+    let (mut second, driver) = http2(stream.await).await.unwrap();
     tokio::spawn(driver);
     assert_eq!(ask(&mut second, "/").await.unwrap().len(), 32);
     assert!(server.get(&other, "/").await.is_err());

@@ -44,7 +44,11 @@ fn not_released_is_the_same_bytes_for_every_cause() {
         }
         let opens = [
             ("ttl", v1::Open { ttl_seconds: 901, ..open_message(&[SECRET]).0 }, Denial::TtlTooLong),
-            ("hold", v1::Open { hold: true, ..open_message(&[SECRET]).0 }, Denial::HoldUnavailable),
+            (
+                "hold",
+                v1::Open { hold: true, ttl_seconds: 15, ..open_message(&[SECRET]).0 },
+                Denial::HoldUnavailable,
+            ),
         ];
         for (what, open, denial) in opens {
             let (wire, attester) = replica(world).await;

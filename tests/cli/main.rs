@@ -31,6 +31,7 @@ mod get;
 mod import;
 mod hold;
 mod operations;
+mod people;
 mod revoke;
 mod serve;
 mod usage;

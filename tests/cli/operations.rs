@@ -64,7 +64,7 @@ fn while_it_starts_it_lives_and_is_not_ready() {
     assert_eq!(get(&free, "/readyz").unwrap().0, 503);
     assert_eq!(standing(&free, ""), Ok(ServingStatus::NotServing));
     assert_eq!(standing(&free, SERVICE), Ok(ServingStatus::NotServing));
-    assert!(Figures::scrape(&free).sum("portcullis_ready", &[]) == 0.0);
+    assert!(Figures::now(&free).sum("portcullis_ready", &[]) == 0.0);
     let mut pipe = fs::OpenOptions::new().write(true).open(place.at("etc/audit.key")).unwrap();
     pipe.write_all(&key).unwrap();
     drop(pipe);

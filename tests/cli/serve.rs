@@ -107,7 +107,7 @@ fn a_store_restored_from_an_older_copy_keeps_it_from_starting() {
     assert_eq!(world.stop(), Some(0));
     fs::rename(world.at("var/store"), world.at("newer")).unwrap();
     copy_directory(&world.at("copy"), &world.at("var/store"));
-    world.does_not_start("was acknowledged: restore the store");
+    world.does_not_start("was acknowledged: keep this directory");
     fs::remove_dir_all(world.at("var/store")).unwrap();
     fs::rename(world.at("newer"), world.at("var/store")).unwrap();
     world.start();

@@ -161,10 +161,10 @@ fn tdx_machine() -> Machine<TdxTrust> {
 
 fn tpm2_machine(ak: &tpm2::Ak) -> Machine<Tpm2Trust> {
     let enrolled = EnrolledAk {
-        enrolled_at: portcullis::time::WallTime(0),
         node: "node-1".into(),
         key: AttestationKey::parse(&ak.public()).unwrap(),
         ek_sha256: [7; 32],
+        enrolled_at: NOW.wall,
         counters: Counters::default(),
         not_after: NOW.wall.plus(86_400_000),
     };

@@ -55,10 +55,24 @@ pub struct Family {
 pub struct Figures(pub BTreeMap<String, Family>, pub String);
 
 impl Figures {
-    pub fn scrape(address: &str) -> Figures {
+    /// The figures as they are, of a broker that may not serve yet.
+    pub fn now(address: &str) -> Figures {
         let (status, text) = get(address, "/metrics").unwrap();
         assert_eq!(status, 200, "{text}");
         Figures::read(&text)
+    }
+
+    /// The figures, once the first look at the disks is over: a broker that has just started has not had it yet.
+    pub fn scrape(address: &str) -> Figures {
+        for _ in 0..100 {
+            let (status, text) = get(address, "/metrics").unwrap();
+            assert_eq!(status, 200, "{text}");
+            if text.contains("disk_free_bytes{") {
+                return Figures::read(&text);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("no disk was looked at within five seconds");
     }
 
     pub fn read(text: &str) -> Figures {

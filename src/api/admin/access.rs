@@ -6,12 +6,15 @@
 
 use super::AdminService;
 use super::answer::{self, Refusal};
+use super::pending::{Approval, Intended};
+use super::persons::{Persons, persons};
 use crate::audit::record::{AdminAct, Event};
 use crate::proto::admin::{ChangeResponse, LatchKey};
 use crate::registry::{Administrator, Change, Role};
 use crate::store::{Kind, Transaction};
 use crate::time::{Now, Suspect};
 use crate::transport::AdminConnection;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::OwnedMutexGuard;
 use tonic::Status;
@@ -101,6 +104,12 @@ verbs! {
     RefreshCollateral: "collateral refresh", Widens, [Operations];
     ImportCollateral: "collateral import", Widens, [Operations];
     ListAdministrators: "administrator list", Reads, [Administrators, Audit];
+    SetTwoPersons: "two-persons set", Narrows, [Administrators];
+    ListPending: "pending list", Reads, [Secrets, Policy, Reference, Nodes, Operations, Keys, Administrators, Audit];
+    ShowPending: "pending show", Reads, [Secrets, Policy, Reference, Nodes, Operations, Keys, Administrators, Audit];
+    ApprovePending: "pending approve", Widens, [Secrets, Policy, Reference, Nodes, Operations, Keys, Administrators];
+    RejectPending: "pending reject", Narrows, [Secrets, Policy, Reference, Nodes, Operations, Keys, Administrators];
+    WithdrawPending: "pending withdraw", Narrows, [Secrets, Policy, Reference, Nodes, Operations, Keys, Administrators];
 }
 
 /// An administrator whose key has a role for the verb now.
@@ -114,18 +123,90 @@ pub(super) struct Caller {
     pub(super) at: Now,
     /// Why the clock is not trusted; none where it is.
     pub(super) suspect: Option<Suspect>,
+    roles: BTreeSet<Role>,
+    /// The request's bytes, of a verb that may wait for a second person.
+    asked: Option<Vec<u8>>,
+    /// The proposal that is being made.
+    approval: Option<Approval>,
     _turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Caller {
-    /// The act, for the log.
+    /// The act, for the log; of an approved one, by whom it was proposed too.
     pub(super) fn act(&self, target: &str, details: serde_json::Value) -> AdminAct {
+        let Some(approval) = &self.approval else { return self.act_as(self.verb.words(), target, details) };
+        let details = serde_json::json!({
+            "verb": self.verb.words(), "proposal": approval.id, "sha256": approval.sha256,
+            "proposed_by": approval.proposer, "proposed_by_key_sha256": approval.proposer_key_sha256,
+            "details": details,
+        });
+        self.act_as(Verb::ApprovePending.words(), target, details)
+    }
+
+    /// The act under other words.
+    pub(super) fn act_as(&self, words: &str, target: &str, details: serde_json::Value) -> AdminAct {
         AdminAct {
             administrator: self.administrator.clone(),
             key_sha256: self.key_sha256.clone(),
-            verb: self.verb.words().to_owned(),
+            verb: words.to_owned(),
             target: bounded(target),
             details,
+        }
+    }
+
+    /// Keeps the request's bytes, for a proposal.
+    pub(super) fn asks(&mut self, request: Vec<u8>) {
+        self.asked = Some(request);
+    }
+
+    /// The request's bytes. That they were not kept is a defect: then nothing is proposed, and nothing done.
+    pub(super) fn asked(&self) -> Result<&[u8], Status> {
+        self.asked.as_deref().ok_or_else(answer::defect)
+    }
+
+    pub(super) fn approval(&self) -> Option<&Approval> {
+        self.approval.as_ref()
+    }
+
+    pub(super) fn verb(&self) -> Verb {
+        self.verb
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.administrator
+    }
+
+    pub(super) fn key_sha256(&self) -> &str {
+        &self.key_sha256
+    }
+
+    pub(super) fn roles(&self) -> &BTreeSet<Role> {
+        &self.roles
+    }
+
+    /// The same call, of which something else than the request is to wait for a second person.
+    pub(super) fn instead(&self, asked: Vec<u8>) -> Caller {
+        Caller { asked: Some(asked), ..self.again(self.verb) }
+    }
+
+    /// The same person, who now makes what another proposed. The turn stays with the approver's own call.
+    pub(super) fn on_behalf(&self, verb: Verb, asked: Vec<u8>, approval: Approval) -> Caller {
+        Caller { asked: Some(asked), approval: Some(approval), ..self.again(verb) }
+    }
+
+    /// The turn stays where it is.
+    fn again(&self, verb: Verb) -> Caller {
+        Caller {
+            administrator: self.administrator.clone(),
+            key_sha256: self.key_sha256.clone(),
+            verb,
+            now: self.now,
+            at: self.at,
+            suspect: self.suspect,
+            roles: self.roles.clone(),
+            asked: None,
+            approval: None,
+            _turn: None,
         }
     }
 
@@ -168,7 +249,19 @@ impl AdminService {
             known.as_ref().as_ref().map(|all| all.current(connection.leaf_spki_sha256(), now));
         let name = administrator.flatten().map_or(UNKNOWN, |one| one.name.as_str()).to_owned();
         let at = if suspect.is_some() { self.registry.broker().clock.untrusted() } else { now };
-        let caller = Caller { administrator: name, key_sha256, verb, now, at, suspect, _turn: turn };
+        let roles = administrator.flatten().map_or_else(BTreeSet::new, |one| one.roles.clone());
+        let caller = Caller {
+            administrator: name,
+            key_sha256,
+            verb,
+            now,
+            at,
+            suspect,
+            roles,
+            asked: None,
+            approval: None,
+            _turn: turn,
+        };
         let verdict = match administrator {
             None => Err(answer::refuse(Refusal::Unavailable, "the administrators cannot be read")),
             Some(found) => may(found, &caller),
@@ -187,8 +280,37 @@ impl AdminService {
         Ok(caller)
     }
 
-    /// Makes a change, and answers once it is in force and no older grant can be redeemed.
+    /// Makes a change, and answers once it is in force and no older grant can be redeemed; where two persons are needed for it
+    /// (see `persons`), keeps it until another approves it, and answers with the proposal.
     pub(super) async fn change(&self, caller: &Caller, plan: Plan) -> Result<ChangeResponse, Status> {
+        match persons(caller.verb) {
+            Persons::One => self.change_alone(caller, plan).await,
+            Persons::Two | Persons::ByRequest => {
+                self.change_about(caller, plan, caller.verb.roles().iter().copied().collect()).await
+            }
+        }
+    }
+
+    /// The same, of a change that is about these roles.
+    pub(super) async fn change_about(
+        &self,
+        caller: &Caller,
+        mut plan: Plan,
+        about: BTreeSet<Role>,
+    ) -> Result<ChangeResponse, Status> {
+        let (target, details) = (plan.target.as_str(), &plan.details);
+        let intended = Intended { target, details, transaction: Some(&plan.transaction), about };
+        if let Some(waits) = self.agree(caller, intended).await? {
+            return Ok(waits);
+        }
+        if let Some(approval) = caller.approval() {
+            self.registry.vault().remove(&mut plan.transaction, &approval.record);
+        }
+        self.change_alone(caller, plan).await
+    }
+
+    /// Makes a change that one person makes: only what narrows, where the verb could widen too.
+    pub(super) async fn change_alone(&self, caller: &Caller, plan: Plan) -> Result<ChangeResponse, Status> {
         let change = Change {
             act: caller.act(&plan.target, plan.details),
             transaction: Some(plan.transaction),
@@ -201,6 +323,7 @@ impl AdminService {
             record: changed.record,
             commit: changed.commit.map_or(0, |commit| commit.0),
             latches_ended: changed.latches_ended.into_iter().map(latch_key).collect(),
+            proposal: String::new(),
         })
     }
 
@@ -291,7 +414,9 @@ mod tests {
     fn a_change_needs_exactly_one_role_and_audit_changes_nothing() {
         for verb in Verb::ALL {
             let reads = matches!(verb.effect(), Effect::Reads | Effect::Watches);
-            assert!(reads || verb.roles().len() == 1, "{verb:?}");
+            // Who may approve is said by each proposal.
+            let second = verb.words().starts_with("pending ");
+            assert!(reads || second || verb.roles().len() == 1, "{verb:?}");
             assert!(reads || !verb.roles().contains(&Role::Audit), "{verb:?}");
             assert!(!reads || verb.roles().contains(&Role::Audit), "{verb:?}");
         }

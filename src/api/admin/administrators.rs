@@ -4,7 +4,7 @@
 //! leave nobody to put another. *Source*: NIST SP 800-53 AC-2, AC-5; `registry::administrator`.
 
 use super::access::{Caller, Plan};
-use super::{AdminService, answer, listing, written};
+use super::{AdminService, answer, listing, pending, two_persons, written};
 use crate::limits;
 use crate::proto::admin::put_administrator_request::Key;
 use crate::proto::admin::remove_administrator_request::Whom;
@@ -31,7 +31,7 @@ pub(super) async fn put(
     if all.len() > before && all.len() > limits::ADMINISTRATORS {
         return Err(answer::refuse(answer::Refusal::TooMany, "as many administrators are kept as can be"));
     }
-    check_keepers(all, caller.now)?;
+    check_keepers(all.clone(), caller.now)?;
     let vault = service.registry.vault();
     let previous =
         vault.read(Kind::Administrator, &one.key_sha256).await.map_err(|error| answer::store(&error))?;
@@ -39,6 +39,9 @@ pub(super) async fn put(
     let mut transaction = Transaction::default();
     let put = vault.put(&mut transaction, Kind::Administrator, &one.key_sha256, previous.as_ref(), &body);
     put.map_err(|error| answer::store(&error))?;
+    two_persons::follow(service, caller, &mut transaction, &Administrators::new(all)).await?;
+    // A role that it takes two persons to use takes two to give.
+    let about = one.roles.iter().copied().chain([Role::Administrators]).collect();
     let plan = Plan {
         details: json!({
             "key_sha256": one.key_sha256,
@@ -52,7 +55,7 @@ pub(super) async fn put(
         rests: Vec::new(),
         keep_latches: true,
     };
-    service.change(caller, plan).await
+    service.change_about(caller, plan, about).await
 }
 
 pub(super) async fn remove(
@@ -79,6 +82,7 @@ pub(super) async fn remove(
         vault.remove(&mut transaction, &record.ok_or_else(answer::defect)?);
     }
     let keys: Vec<&str> = gone.iter().map(|one| one.key_sha256.as_str()).collect();
+    pending::forget(service, &mut transaction, &keys).await?;
     let plan = Plan {
         target,
         details: json!({ "keys_sha256": keys }),

@@ -27,6 +27,8 @@ pub(super) enum Refusal {
     Changed,
     /// The last administrator who may put another would be gone.
     LastKeeper,
+    /// It waits for a second person, and cannot be kept until then, or is not to be approved by this one.
+    SecondPerson,
     /// The audit log cannot be written.
     AuditUnavailable,
     /// The clock is suspect.
@@ -53,6 +55,7 @@ impl Refusal {
             Refusal::TooMany => (Code::ResourceExhausted, "TOO_MANY"),
             Refusal::Changed => (Code::FailedPrecondition, "CHANGED_MEANWHILE"),
             Refusal::LastKeeper => (Code::FailedPrecondition, "LAST_ADMINISTRATOR"),
+            Refusal::SecondPerson => (Code::FailedPrecondition, "SECOND_PERSON_NEEDED"),
             Refusal::AuditUnavailable => (Code::FailedPrecondition, "AUDIT_UNAVAILABLE"),
             Refusal::ClockSuspect => (Code::FailedPrecondition, "CLOCK_SUSPECT"),
             Refusal::Unavailable => (Code::FailedPrecondition, "STORE_UNAVAILABLE"),

@@ -20,6 +20,7 @@ use crate::proto::admin::*;
 use crate::registry::attestation::{StoredAk, StoredVouching, record_name};
 use crate::store::{Kind, Transaction};
 use crate::time::{Now, WallTime};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -57,7 +58,7 @@ pub(super) async fn begin(
         Ok(begun) => begun,
         Err(unproven) => return Err(service.refused(caller, &request.node, not_proven(&unproven)).await),
     };
-    check_key(service, &pending, &request.node, request.replace)?;
+    check_key(service, of(&pending), &request.node, request.replace)?;
     let ak_name = hex::encode(pending.attestation_key().name().as_bytes());
     let (ek_sha256, vouched_by) =
         (hex::encode(pending.ek_sha256()), StoredVouching::of(pending.vouched_by()));
@@ -103,7 +104,7 @@ pub(super) async fn finish(
         return Err(service.refused(caller, &request.node, why).await);
     };
     enrolled_node(service, &begun.node).await?;
-    check_key(service, &begun.pending, &begun.node, begun.replace)?;
+    check_key(service, of(&begun.pending), &begun.node, begun.replace)?;
     let vouched_by = StoredVouching::of(begun.pending.vouched_by());
     let finished =
         begun.pending.finish(&begun.node, &request.answer, begun.not_after, caller.now, &mut Checks::new());
@@ -111,13 +112,35 @@ pub(super) async fn finish(
         Ok(ak) => ak,
         Err(unproven) => return Err(service.refused(caller, &request.node, not_proven(&unproven)).await),
     };
-    let enrolled_by = caller.act("", serde_json::Value::Null).administrator;
-    let stored = StoredAk { ak, enrolled_by, vouched_by };
-    let plan = Enrolling { begun_in: begun.record, replace: begun.replace, stored: &stored };
-    let plan = plan.plan(service, request.keep_latches).await?;
-    let change = service.change(caller, plan).await?;
-    let attestation_key = Some(listed(service, &stored, caller.now));
+    let proven = Proven {
+        begun_in: begun.record,
+        replace: begun.replace,
+        keep_latches: request.keep_latches,
+        stored: StoredAk { ak, enrolled_by: caller.name().to_owned(), vouched_by },
+    };
+    // The answer is good once. Where a second person is needed, what waits is what it proved.
+    let asked = serde_json::to_vec(&proven).map_err(|_| answer::defect())?;
+    let change = enrol(service, &caller.instead(asked), &proven).await?;
+    let attestation_key = Some(listed(service, &proven.stored, caller.now));
     Ok(FinishTpmEnrolmentResponse { change: Some(change), attestation_key })
+}
+
+/// Enrols what was proven when a second person was asked for.
+pub(super) async fn enrol_proven(
+    service: &AdminService,
+    caller: &Caller,
+    asked: &[u8],
+) -> Result<ChangeResponse, Status> {
+    let proven: Proven = serde_json::from_slice(asked).map_err(|_| answer::defect())?;
+    let ak = &proven.stored.ak;
+    enrolled_node(service, &ak.node).await?;
+    check_key(service, (ak.key.name(), &ak.ek_sha256), &ak.node, proven.replace)?;
+    enrol(service, caller, &proven).await
+}
+
+async fn enrol(service: &AdminService, caller: &Caller, proven: &Proven) -> Result<ChangeResponse, Status> {
+    let plan = proven.plan(service).await?;
+    service.change(caller, plan).await
 }
 
 /// The enrolled keys of a node, or of all.
@@ -190,15 +213,18 @@ impl Waiting {
     }
 }
 
-/// What is written to enrol a key.
-struct Enrolling<'a> {
+/// What is written to enrol a key, once it is proven.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Proven {
     begun_in: String,
     replace: bool,
-    stored: &'a StoredAk,
+    keep_latches: bool,
+    stored: StoredAk,
 }
 
-impl Enrolling<'_> {
-    async fn plan(self, service: &AdminService, keep_latches: bool) -> Result<Plan, Status> {
+impl Proven {
+    async fn plan(&self, service: &AdminService) -> Result<Plan, Status> {
         let (vault, ak) = (service.registry.vault(), &self.stored.ak);
         let mut transaction = Transaction::default();
         let replaced = if self.replace { keys(service, Some(&ak.node))? } else { Vec::new() };
@@ -208,7 +234,7 @@ impl Enrolling<'_> {
         let name = record_name(ak);
         let previous =
             vault.read(Kind::AttestationKey, &name).await.map_err(|error| answer::store(&error))?;
-        let body = serde_json::to_vec(self.stored).map_err(|_| answer::defect())?;
+        let body = serde_json::to_vec(&self.stored).map_err(|_| answer::defect())?;
         let put = vault.put(&mut transaction, Kind::AttestationKey, &name, previous.as_ref(), &body);
         put.map_err(|error| answer::store(&error))?;
         Ok(Plan {
@@ -224,7 +250,7 @@ impl Enrolling<'_> {
             target: ak.node.clone(),
             transaction,
             kinds: vec![Kind::AttestationKey],
-            keep_latches,
+            keep_latches: self.keep_latches,
         })
     }
 }
@@ -281,12 +307,20 @@ async fn challenge(
     begun.await.map_err(|_| answer::defect())
 }
 
+fn of(pending: &Pending) -> (AkName, &[u8; 32]) {
+    (pending.attestation_key().name(), pending.ek_sha256())
+}
+
 /// One key, and one TPM, is of one node: what is enrolled twice would count for none.
-fn check_key(service: &AdminService, pending: &Pending, node: &str, replace: bool) -> Result<(), Status> {
-    let (all, name) = (keys(service, None)?, pending.attestation_key().name());
+fn check_key(
+    service: &AdminService,
+    (name, ek_sha256): (AkName, &[u8; 32]),
+    node: &str,
+    replace: bool,
+) -> Result<(), Status> {
+    let all = keys(service, None)?;
     let exists = |why: String| Err(answer::refuse(answer::Refusal::Exists, why));
-    let same_tpm =
-        |other: &&StoredAk| other.ak.key.name() == name || other.ak.ek_sha256 == *pending.ek_sha256();
+    let same_tpm = |other: &&StoredAk| other.ak.key.name() == name || other.ak.ek_sha256 == *ek_sha256;
     if let Some(other) = all.iter().filter(|other| other.ak.node != node).find(same_tpm) {
         return exists(format!(
             "this TPM is enrolled as that of node `{}`: remove it there first",

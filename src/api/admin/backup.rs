@@ -161,6 +161,9 @@ pub(super) async fn accept_restore(
         keep_latches: true,
     };
     let change = service.change(caller, plan).await?;
-    service.registry.broker().recorder.withhold(false);
+    // A proposal accepts nothing: it waits for a second person.
+    if change.proposal.is_empty() {
+        service.registry.broker().recorder.withhold(false);
+    }
     Ok(change)
 }

@@ -16,11 +16,14 @@ mod listing;
 mod needed;
 mod nodes;
 mod operations;
+mod pending;
+mod persons;
 mod policy;
 mod reference;
 mod revocations;
 mod secrets;
 mod trust;
+mod two_persons;
 mod written;
 
 #[cfg(test)]
@@ -28,6 +31,7 @@ mod tests;
 
 pub use crate::store::marks::HIGHEST_TIME;
 pub use access::{Effect, Verb};
+pub use persons::{Persons, persons};
 
 use crate::collateral::Holdings;
 use crate::limits;
@@ -35,6 +39,7 @@ use crate::proto::admin::admin_server::{Admin, AdminServer};
 use crate::proto::admin::*;
 use crate::registry::Registry;
 use crate::release::kv::Kv;
+use prost::Message;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -91,7 +96,10 @@ macro_rules! calls {
                         let $message = request.get_ref();
                         $target
                     };
-                    let caller = service.admit(request.extensions(), Verb::$verb, &target).await?;
+                    let mut caller = service.admit(request.extensions(), Verb::$verb, &target).await?;
+                    if persons(Verb::$verb) != Persons::One {
+                        caller.asks(request.get_ref().encode_to_vec());
+                    }
                     $act(&service, &caller, request.into_inner()).await.map(Response::new)
                 });
                 called.await.unwrap_or_else(|_| Err(answer::defect()))
@@ -145,4 +153,10 @@ calls! {
     refresh_collateral: RefreshCollateralRequest => RefreshCollateralResponse, RefreshCollateral, |_m| "collateral".to_owned(), collateral::refresh;
     import_collateral: ImportCollateralRequest => ImportCollateralResponse, ImportCollateral, |_m| "collateral".to_owned(), collateral::import;
     list_administrators: ListAdministratorsRequest => ListAdministratorsResponse, ListAdministrators, |_m| String::new(), administrators::list;
+    set_two_persons: SetTwoPersonsRequest => ChangeResponse, SetTwoPersons, |_m| "two-persons".to_owned(), two_persons::set;
+    list_pending: ListPendingRequest => ListPendingResponse, ListPending, |_m| String::new(), pending::list;
+    show_pending: ShowPendingRequest => ShowPendingResponse, ShowPending, |m| m.id.clone(), pending::show;
+    approve_pending: ApprovePendingRequest => ChangeResponse, ApprovePending, |m| m.id.clone(), pending::approve;
+    reject_pending: RejectPendingRequest => ChangeResponse, RejectPending, |m| m.id.clone(), pending::reject;
+    withdraw_pending: WithdrawPendingRequest => ChangeResponse, WithdrawPending, |m| m.id.clone(), pending::withdraw;
 }

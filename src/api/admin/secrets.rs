@@ -4,10 +4,11 @@
 //! *Source*: `admin.proto`; NIST SP 800-53 SC-12, AC-5 (who keeps values does not say who gets them).
 
 use super::access::{Caller, Plan};
-use super::{AdminService, answer, listing};
+use super::{AdminService, answer, listing, two_persons};
 use crate::limits;
 use crate::proto::admin::destroy_secret_request::Which;
 use crate::proto::admin::*;
+use crate::registry::Role;
 use crate::release::kv::{KvError, Prepared, SecretFields, SecretMetadata, Terms, Versions};
 use crate::request::SecretPath;
 use prost::Message;
@@ -21,6 +22,11 @@ pub(super) async fn put(
     request: PutSecretRequest,
 ) -> Result<PutSecretResponse, Status> {
     let path = path(&request.path)?;
+    if !request.labels.is_empty() && two_persons::in_force(service).await?.contains(&Role::Policy) {
+        let why = "labels wait for a second person, and a value is never kept waiting: put the secret without \
+                   labels, then propose them with `secret configure`";
+        return Err(answer::refuse(answer::Refusal::SecondPerson, why));
+    }
     let fields = request.fields.into_iter().map(|(name, value)| (name, Zeroizing::new(value)));
     let fields = SecretFields::new(fields.collect()).map_err(|error| answer::kv(&error))?;
     let current = service.kv.metadata(&path).await.map_err(|error| answer::store(&error))?;
@@ -90,7 +96,11 @@ pub(super) async fn set_disabled(
     }
     let path = path(&request.path)?;
     let prepared = service.kv.set_disabled(&path, request.disabled).await;
-    change(service, caller, &path, prepared, request.keep_latches).await
+    let plan = plan(&path, prepared, request.keep_latches)?;
+    match request.disabled {
+        true => service.change_alone(caller, plan).await,
+        false => service.change(caller, plan).await,
+    }
 }
 
 pub(super) async fn destroy(
@@ -132,16 +142,19 @@ async fn change(
     prepared: Result<Prepared, KvError>,
     keep_latches: bool,
 ) -> Result<ChangeResponse, Status> {
+    service.change(caller, plan(path, prepared, keep_latches)?).await
+}
+
+fn plan(path: &SecretPath, prepared: Result<Prepared, KvError>, keep_latches: bool) -> Result<Plan, Status> {
     let prepared = prepared.map_err(|error| answer::kv(&error))?;
-    let plan = Plan {
+    Ok(Plan {
         target: path.to_string(),
         details: prepared.details,
         transaction: prepared.transaction,
         kinds: Vec::new(),
         rests: vec![format!("secret:{path}")],
         keep_latches,
-    };
-    service.change(caller, plan).await
+    })
 }
 
 fn path(text: &str) -> Result<SecretPath, Status> {

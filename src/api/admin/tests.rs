@@ -1,6 +1,7 @@
 //! The calls, one by one, through the service's own trait.
 
 mod bench;
+mod pending;
 mod tpm;
 #[path = "../../../tests/support/corim.rs"]
 mod corim;
@@ -134,6 +135,12 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
         RefreshCollateral refresh_collateral RefreshCollateralRequest {};
         ImportCollateral import_collateral ImportCollateralRequest { what: Some(import_collateral_request::What::SevSnpIntermediate(ASK.to_vec())) };
         ListAdministrators list_administrators ListAdministratorsRequest {};
+        SetTwoPersons set_two_persons SetTwoPersonsRequest { on: true };
+        ListPending list_pending ListPendingRequest {};
+        ShowPending show_pending ShowPendingRequest { id: pending::id(bench, "kv/w1").await };
+        ApprovePending approve_pending ApprovePendingRequest { id: pending::id(bench, "kv/w1").await, ..Default::default() };
+        RejectPending reject_pending RejectPendingRequest { id: pending::id(bench, "kv/w2").await, why: "no".into() };
+        WithdrawPending withdraw_pending WithdrawPendingRequest { id: pending::id(bench, "kv/w3").await };
         RemoveAdministrator remove_administrator RemoveAdministratorRequest { whom: Some(remove_administrator_request::Whom::Name("eve".into())) };
     }
     codes
@@ -142,6 +149,7 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
 #[tokio::test]
 async fn every_verb_works_for_who_may_do_everything() {
     let bench = Bench::new().await;
+    pending::prepare(&bench).await;
     let codes = call_all(&bench, &bench.root).await;
     assert_eq!(codes.len(), Verb::ALL.len());
     for (verb, code) in codes {
@@ -201,6 +209,7 @@ async fn nothing_changes_where_the_log_cannot_be_written() {
         .put_administrator(bench.root.asks(administrator(&Operator::new(), &["audit"])))
         .await
         .unwrap();
+    pending::prepare(&bench).await;
     let (before, latches) = (bench.stored(), bench.registry.broker().latches.all().len());
     bench.break_log(true);
     for (verb, code) in call_all(&bench, &bench.root).await {

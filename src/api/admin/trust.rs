@@ -4,6 +4,7 @@
 //! accept. *Source*: `durability.md` "Time"; RFC 5280 §5.2.3; catalogue rows 22, 33.
 
 use super::access::{Caller, Plan};
+use super::pending::Intended;
 use super::{AdminService, answer, listing, written};
 use crate::audit::record::Event;
 use crate::proto::admin::accept_crl_request::Issuer;
@@ -64,7 +65,10 @@ pub(super) async fn accept_crl(
         Some(Issuer::Der(der)) => der,
         None => return Err(answer::invalid("the certificate of the lists' issuer is missing")),
     };
-    let details = json!({ "issuer_sha256": written::sha256(&issuer) });
+    let details = json!({ "issuer_sha256": written::sha256(&issuer), "epoch": epoch(service, &domain) });
+    if let Some(waits) = agreed(service, caller, &domain, &details).await? {
+        return Ok(waits);
+    }
     let intended = service.registry.intend(caller.act(domain.as_str(), details), caller.at).await;
     let record = intended.map_err(|error| answer::change(&error))?;
     let (trust, now, name) = (service.registry.broker().trust.clone(), caller.now, domain.clone());
@@ -73,7 +77,7 @@ pub(super) async fn accept_crl(
     let accepted: Vec<String> =
         marks.into_iter().map(|(name, value)| format!("{name} = {}", hex::encode(value))).collect();
     note_accepted(service, caller, &domain, "revocation", &record, &accepted).await?;
-    Ok(AcceptResponse { record, accepted })
+    Ok(AcceptResponse { record, accepted, proposal: String::new() })
 }
 
 pub(super) async fn accept_bundle(
@@ -82,14 +86,43 @@ pub(super) async fn accept_bundle(
     request: AcceptBundleRequest,
 ) -> Result<AcceptResponse, Status> {
     let domain = domain(&request.trust_domain)?;
-    let intended = service.registry.intend(caller.act(domain.as_str(), json!(null)), caller.at).await;
+    let details = json!({ "epoch": epoch(service, &domain) });
+    if let Some(waits) = agreed(service, caller, &domain, &details).await? {
+        return Ok(waits);
+    }
+    let intended = service.registry.intend(caller.act(domain.as_str(), details), caller.at).await;
     let record = intended.map_err(|error| answer::change(&error))?;
     let (trust, now, name) = (service.registry.broker().trust.clone(), caller.now, domain.clone());
     let accepted = tokio::task::spawn_blocking(move || trust.accept_bundle(&name, now)).await;
     accepted.map_err(|_| answer::defect())?.map_err(|error| not_accepted(&error))?;
     let accepted = vec!["the bundle's sequence, as it is".to_owned()];
     note_accepted(service, caller, &domain, "bundle", &record, &accepted).await?;
-    Ok(AcceptResponse { record, accepted })
+    Ok(AcceptResponse { record, accepted, proposal: String::new() })
+}
+
+/// None where it may be accepted now. Going back widens, so it waits for a second person; `epoch` ties it to what stands.
+async fn agreed(
+    service: &AdminService,
+    caller: &Caller,
+    domain: &Domain,
+    details: &serde_json::Value,
+) -> Result<Option<AcceptResponse>, Status> {
+    let about = caller.verb().roles().iter().copied().collect();
+    let intended = Intended { target: domain.as_str(), details, transaction: None, about };
+    let waits = service.agree(caller, intended).await?;
+    if waits.is_none() {
+        service.spend(caller).await?;
+    }
+    let answer = |waits: ChangeResponse| AcceptResponse {
+        record: waits.record,
+        accepted: Vec::new(),
+        proposal: waits.proposal,
+    };
+    Ok(waits.map(answer))
+}
+
+fn epoch(service: &AdminService, domain: &Domain) -> u64 {
+    service.registry.broker().trust.epoch_of(domain).unwrap_or(0)
 }
 
 pub(super) async fn status(
@@ -115,6 +148,7 @@ pub(super) async fn status(
         counts: counts(service, now).await,
         commit: vault.store().last_commit().await.ok().map(|commit| commit.0),
         restore_not_accepted: broker.recorder.is_withheld(),
+        two_persons: super::two_persons::names(service).await,
     })
 }
 

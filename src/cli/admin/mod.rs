@@ -14,6 +14,7 @@ mod link;
 mod node;
 mod operations;
 mod output;
+mod pending;
 mod policy;
 mod reference;
 mod secret;
@@ -88,6 +89,12 @@ enum Command {
     /// Show and accept a restore.
     #[command(subcommand)]
     Restore(backup::RestoreCommand),
+    /// List, show, approve, reject and withdraw changes that wait for a second person.
+    #[command(subcommand)]
+    Pending(pending::Command),
+    /// Whether changes wait for a second person.
+    #[command(subcommand)]
+    TwoPersons(pending::TwoPersonsCommand),
 }
 
 /// Runs the command; gives its exit code.
@@ -122,6 +129,8 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Administrator(command) => administrator::run(command, &operators).await,
         Command::Backup(command) => backup::backup(command, &operators).await,
         Command::Restore(command) => backup::restore(command, &operators).await,
+        Command::Pending(command) => pending::run(command, &operators).await,
+        Command::TwoPersons(command) => pending::two_persons(command, &operators).await,
     }
 }
 

@@ -43,11 +43,21 @@ pub(super) fn printable(line: &str) -> String {
 /// "done", with the record and the latches that ended.
 pub(super) fn changed(what: String, change: Option<&ChangeResponse>) -> Vec<String> {
     let Some(change) = change else { return vec![what] };
+    if !change.proposal.is_empty() {
+        return vec![waits(&change.proposal)];
+    }
     let mut lines = vec![format!("{what} (record {})", change.record)];
     lines.extend(change.latches_ended.iter().map(|key| {
         format!("ended the latch on {} for {}", key.identity, or(&key.secret, "every new subject"))
     }));
     lines
+}
+
+/// What is said where nothing was changed yet.
+pub(super) fn waits(proposal: &str) -> String {
+    format!(
+        "proposed {proposal}: nothing is changed until another administrator runs: portcullis admin pending approve {proposal}"
+    )
 }
 
 /// A text, or what stands for an empty one.

@@ -1,6 +1,6 @@
 //! `portcullis admin status`, `clock|crl|bundle accept`.
 
-use super::output::{Lines, or};
+use super::output::{Lines, or, waits};
 use super::{Failure, Operators, read_text};
 use crate::proto::admin::accept_crl_request::Issuer;
 use crate::proto::admin::*;
@@ -90,6 +90,8 @@ impl Lines for StatusResponse {
                 "RESTORED AND NOT ACCEPTED: everything is denied until `admin restore accept`".to_owned(),
             );
         }
+        let shared = self.two_persons.join(", ");
+        lines.push(format!("changes that wait for a second person: {}", or(&shared, "none")));
         let counts: Vec<String> = self.counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
         lines.push(format!("counts: {}", counts.join(", ")));
         lines
@@ -104,6 +106,9 @@ impl Lines for AcceptClockResponse {
 
 impl Lines for AcceptResponse {
     fn lines(&self) -> Vec<String> {
+        if !self.proposal.is_empty() {
+            return vec![waits(&self.proposal)];
+        }
         let mut lines = vec![format!("accepted (record {})", self.record)];
         lines.extend(self.accepted.iter().cloned());
         lines

@@ -10,7 +10,7 @@ use crate::audit::log::Log;
 use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::challenge::admission::Admission;
-use crate::cli::config::Config;
+use crate::cli::config::{Config, TwoPersonsMode};
 use crate::cli::evidence::NoMarks;
 use crate::cli::serve::keep::{self, Collateral, EvidenceFiles, Heard};
 use crate::cli::serve::marked::Marked;
@@ -112,13 +112,14 @@ impl Server {
         let space = space(config);
         // Where the disk is full the store does not open: the ballast makes room first.
         space.make_room();
-        examine(config, now)?;
+        let key = log_key(config)?;
+        examine(config, &key, now)?;
         let vault = open_vault(config).await?;
         let mut recovered = Recovered::new(now);
         recover::check_log_there(&config.storage.audit, vault.store().last_commit().await?)?;
         let lived = highest_time(&vault).await?;
         let since = recover::view(now, lived);
-        let (log, report) = open_log(config, since, |record| recovered.take(record))?;
+        let (log, report) = open_log(config, key, since, |record| recovered.take(record))?;
         let last_intent = Registry::last_applied_intent(&vault).await?;
         let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;
         let highest = lived.max(recovered.trusted_time);
@@ -140,6 +141,9 @@ impl Server {
         let (broker, collateral) = assembled.await?;
         let broker = Arc::new(broker);
         let registry = Arc::new(Registry::new(vault.clone(), broker.clone(), own_digest()));
+        if config.admin.two_persons == TwoPersonsMode::Always {
+            registry.demand_two_persons();
+        }
         registry.load().await;
         let started = Event::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -418,11 +422,9 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
 }
 
 /// Holds store and log against each other before either is opened, as opening changes both: what is damaged stays as it is.
-fn examine(config: &Config, now: Now) -> Result<(), StartError> {
-    let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
-    let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
-    let report = Log::examine(&config.storage.audit, &key, recover::horizon(now));
-    let report = report.map_err(|error| failed(&error))?;
+pub(super) fn examine(config: &Config, key: &LogKey, now: Now) -> Result<(), StartError> {
+    let report = Log::examine(&config.storage.audit, key, recover::horizon(now));
+    let report = report.map_err(|error| StartError::Log(error.to_string()))?;
     match SledStore::examine(&config.storage.data)? {
         // What intents there are is told by the records alone: that they have an end is the opened log's matter.
         Some(stored) => recover::reconcile(&report, stored, stored.0).map(drop),
@@ -433,26 +435,30 @@ fn examine(config: &Config, now: Now) -> Result<(), StartError> {
     }
 }
 
-async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
+pub(super) async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
     let source = KeyFile::new(&config.storage.key_file, &config.storage.data);
     Ok(Arc::new(Vault::open(store, &source).await?))
 }
 
-fn open_log(
+/// The key that signs the log, read once.
+pub(super) fn log_key(config: &Config) -> Result<LogKey, StartError> {
+    LogKey::load(&config.storage.audit_key_file).map_err(|error| StartError::Log(error.to_string()))
+}
+
+pub(super) fn open_log(
     config: &Config,
+    key: LogKey,
     since: WallTime,
     take: impl FnMut(&crate::audit::record::Record),
 ) -> Result<(Arc<Log>, crate::audit::log::OpenReport), StartError> {
-    let failed = |error: &dyn std::fmt::Display| StartError::Log(error.to_string());
-    let key = LogKey::load(&config.storage.audit_key_file).map_err(|error| failed(&error))?;
     let opened = Log::open(&config.storage.audit, key, since, take);
-    let (log, report) = opened.map_err(|error| failed(&error))?;
+    let (log, report) = opened.map_err(|error| StartError::Log(error.to_string()))?;
     Ok((Arc::new(log), report))
 }
 
 /// The highest wall time that an earlier process kept.
-async fn highest_time(vault: &Vault) -> Result<WallTime, StartError> {
+pub(super) async fn highest_time(vault: &Vault) -> Result<WallTime, StartError> {
     let mark = marks::read(vault, keep::HIGHEST_TIME).await?.unwrap_or_default();
     let mut bytes = [0; 8];
     let start = bytes.len().saturating_sub(mark.len());

@@ -1,0 +1,119 @@
+//! Two persons, and what whoever has the host and the key can do beside a broker that is stopped.
+
+use crate::world::{OPEN, Place, World, portcullis, run, write};
+
+/// ada is there; bob has all roles too, from now on.
+fn two(world: &World) {
+    world.operator("bob", 3_600_000);
+    let certificate = world.path("bob.pem");
+    let mut put = vec!["administrator", "put", "bob", "--certificate", &certificate, "--days", "9"];
+    for role in ["secrets", "policy", "reference", "nodes", "operations", "keys", "audit", "administrators"] {
+        put.extend(["--role", role]);
+    }
+    assert!(world.admin(&put).must(0).text().starts_with("done"));
+}
+
+fn proposed(world: &World, who: &str, arguments: &[&str]) -> String {
+    let answer = world.admin_as(who, &[arguments, &["--output", "json"]].concat()).must(0).json();
+    let change = answer.get("change").unwrap_or(&answer);
+    change["proposal"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_second_administrator_makes_what_widens_wait_from_then_on_over_restarts() {
+    let mut world = World::bare();
+    let policy = world.path("policy.cedar");
+    assert!(world.admin(&["policy", "put", &policy]).must(0).text().starts_with("put 2 policies"));
+    two(&world);
+    write(&world.at("other.cedar"), "@id(\"none\") forbid (principal, action, resource);\n", 0o644);
+    let other = world.path("other.cedar");
+    let text = world.admin(&["policy", "put", &other]).must(0).text();
+    assert!(text.starts_with("proposed ") && text.contains("nothing is changed until"), "{text}");
+    let waits = proposed(&world, "etc/ada", &["policy", "put", &other]);
+    assert!(text.contains(&waits), "the same change waits once: {text} {waits}");
+    world.stop();
+    world.start();
+    assert!(world.admin(&["policy", "show"]).must(0).text().contains("@id(\"app\")"));
+    let own = world.admin(&["pending", "approve", &waits]).must(75);
+    assert!(own.stderr.contains("SECOND_PERSON_NEEDED"), "{own:?}");
+    let shown = world.admin_as("bob", &["pending", "show", &waits]).must(0).text();
+    assert!(shown.contains("@id(\"none\") forbid") && shown.contains("by ada"), "{shown}");
+    world.admin_as("bob", &["pending", "approve", &waits]).must(0);
+    assert!(world.admin(&["policy", "show"]).must(0).text().contains("@id(\"none\")"));
+    world.admin_as("bob", &["pending", "approve", &waits]).must(1);
+    let approvals = world.records(&["--administrator", "bob", "--kind", "admin-intent"]);
+    let approval = approvals.last().unwrap().to_string();
+    assert!(approval.contains("\"proposed_by\":\"ada\"") && approval.contains(&waits), "{approval}");
+    assert!(world.admin(&["status"]).must(0).text().contains("wait for a second person: secrets, policy"));
+}
+
+#[test]
+fn what_has_changed_since_is_not_approved_and_what_narrows_needs_one() {
+    let world = World::bare();
+    let value = format!("value=@{}", world.path("value"));
+    world.admin(&["secret", "put", OPEN, "--field", &value]).must(0);
+    two(&world);
+    let labels = proposed(&world, "etc/ada", &["secret", "configure", OPEN, "--label", "owner=pay"]);
+    assert!(world.admin(&["secret", "disable", OPEN]).must(0).text().starts_with("done"));
+    let stale = world.admin_as("bob", &["pending", "approve", &labels]).must(75);
+    assert!(stale.stderr.contains("CHANGED_MEANWHILE"), "{stale:?}");
+    world.admin_as("bob", &["pending", "reject", &labels, "--why", "stale"]).must(0);
+    let labelled = ["secret", "put", "kv/new", "--field", &value, "--label", "owner=pay"];
+    assert!(world.admin(&labelled).must(75).stderr.contains("SECOND_PERSON_NEEDED"));
+    assert!(world.admin(&["administrator", "remove", "--name", "bob"]).must(0).text().starts_with("done"));
+    // Alone again, and nothing widens.
+    assert!(!proposed(&world, "etc/ada", &["secret", "enable", OPEN]).is_empty());
+    assert!(!proposed(&world, "etc/ada", &["two-persons", "off"]).is_empty());
+}
+
+#[test]
+fn the_configuration_can_demand_two_persons() {
+    let place = Place::new();
+    place.reconfigure("[admin]\n", "[admin]\ntwo_persons = \"always\"\n");
+    let world = World::over(place);
+    assert!(!proposed(&world, "etc/ada", &["policy", "put", &world.path("policy.cedar")]).is_empty());
+    assert!(world.admin(&["two-persons", "off"]).must(75).stderr.contains("configuration demands"));
+}
+
+fn recover(place: &Place, name: &str) -> std::process::Command {
+    let mut command = portcullis();
+    command.args(["init", "--directory", &place.path("etc"), "--administrator", name]);
+    command.args(["--recover-admin", &place.path(&format!("{name}.pem")), "--administrator-days", "9"]);
+    command
+}
+
+#[test]
+fn whoever_has_the_host_makes_another_administrator_beside_a_stopped_broker_alone() {
+    let mut world = World::bare();
+    two(&world);
+    world.admin(&["administrator", "remove", "--name", "bob"]).must(0);
+    let waits = proposed(&world, "etc/ada", &["policy", "put", &world.path("policy.cedar")]);
+    world.operator("carol", 3_600_000);
+    let running = run(&mut recover(&world, "carol")).must(78);
+    assert!(running.stderr.contains("another process has the store open"), "{running:?}");
+    world.stop();
+    // A workload's certificate, a key file that is not this store's, no configuration: nothing is made.
+    world.workload("spiffe://cli.example/ns/x", "dave");
+    run(&mut recover(&world, "dave")).must(78);
+    assert!(run(&mut recover(&world, "carol")).must(0).text().contains("`carol` is an administrator"));
+    world.audit(&["verify", "--key", &world.path("etc/audit.pub")]).must(0);
+    let acts = world.records(&["--kind", "admin-intent"]);
+    let act = acts.last().unwrap().to_string();
+    assert!(act.contains("init --recover-admin, uid") && act.contains("\"target\":\"carol\""), "{act}");
+    world.start();
+    world.admin_as("carol", &["pending", "approve", &waits]).must(0);
+    assert!(world.admin(&["policy", "show"]).must(0).text().contains("@id(\"app\")"));
+}
+
+#[test]
+fn a_recovery_with_another_stores_key_makes_nothing() {
+    let place = Place::new();
+    let other = Place::new();
+    place.operator("carol", 3_600_000);
+    std::fs::copy(other.at("etc/store.key"), place.at("etc/store.key")).unwrap();
+    let refused = run(&mut recover(&place, "carol")).must(78);
+    assert!(refused.stderr.contains("no administrator was made"), "{refused:?}");
+    let both =
+        run(recover(&place, "carol").args(["--broker-id", "spiffe://cli.example/portcullis"])).must(64);
+    assert!(both.stdout.is_empty());
+}
