@@ -467,8 +467,11 @@ pub const OPERATIONS_BUFFER_BYTES: usize = 16 * 1024;
 pub const PULSE_MS: u64 = 1_000;
 /// A thread that has not answered for so long hangs, milliseconds: three times the longest wait for it, and a second.
 pub const LIVE_MS: u64 = 10_000;
-/// How often room on the disks is looked at, milliseconds: at 100 MB/s, half a gigabyte.
-pub const DISK_LOOK_MS: u64 = 5_000;
+/// How often room on the disks is looked at, milliseconds: a busy log writes some 20 MiB a second at most, and the ballast is
+/// let go with 16 MiB left.
+pub const DISK_LOOK_MS: u64 = 1_000;
+/// A look at the disks that is older than this says nothing any more, milliseconds: a file system that hangs gives no figures.
+pub const DISK_KNOWN_MS: u64 = 25_000;
 
 // Backup and restore.
 

@@ -83,6 +83,8 @@ pub fn archive(
     // Every record is read, so what is signed here is what was signed before.
     let report = verify(directory, key.public(), None)?;
     let segments = border::counting(directory, border.as_ref())?;
+    // A clock that is ahead would let go of what the next start needs: the last record says what the broker's own said.
+    let now = now.min(report.last_time.unwrap_or_default());
     if let Some(next) = next_border(&segments, before, now, keep_ms, report.signed)? {
         copy_all(&segments, next.number, to)?;
         close(directory, to, &segments, &next, key)?;
@@ -104,9 +106,7 @@ fn next_border(
     signed: u64,
 ) -> Result<Option<Header>, ArchiveError> {
     let mut found = None;
-    let newest = segments.last().map(|(_, path)| header(path)).transpose()?.map(|last| last.highest_time);
-    // A clock that is ahead would let go of what the next start needs.
-    let needed = now.min(newest.unwrap_or_default()).0.saturating_sub(keep_ms);
+    let needed = now.0.saturating_sub(keep_ms);
     for (_, path) in segments.iter().skip(1) {
         let header = header(path)?;
         let asked = match before {

@@ -5,6 +5,8 @@
 //! while the ballast is out the recorder records no release. *Source*: `durability.md` "Audit" (ballast, alarms), "sled"
 //! (it cannot be opened while the disk is full).
 
+use crate::limits;
+use crate::time::Stopwatch;
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, statvfs};
 use std::fs::File;
 use std::io::{self, Write};
@@ -54,8 +56,8 @@ impl Level {
 /// How one file system stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// What is on it: `store`, `audit`, or `store, audit`.
-    pub name: &'static str,
+    /// What is on it: `store`, `audit`, or both.
+    pub directories: &'static [&'static str],
     /// Bytes that this user can still write.
     pub free_bytes: u64,
     /// Its size, bytes.
@@ -68,11 +70,11 @@ pub struct Standing {
 pub struct Space {
     places: Vec<Place>,
     ballast_bytes: u64,
-    standing: Mutex<Vec<Standing>>,
+    standing: Mutex<Option<(Stopwatch, Vec<Standing>)>>,
 }
 
 struct Place {
-    name: &'static str,
+    directories: &'static [&'static str],
     directory: PathBuf,
 }
 
@@ -81,22 +83,27 @@ impl Space {
     pub fn new(store: &Path, audit: &Path, ballast_bytes: u64) -> Self {
         let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
         let shared = device(store).is_some() && device(store) == device(audit);
-        let place = |name, path: &Path| Place { name, directory: path.to_owned() };
+        let place = |directories, path: &Path| Place { directories, directory: path.to_owned() };
         let places = match shared {
-            true => vec![place("store, audit", store)],
-            false => vec![place("store", store), place("audit", audit)],
+            true => vec![place(&["store", "audit"], store)],
+            false => vec![place(&["store"], store), place(&["audit"], audit)],
         };
         Space { places, ballast_bytes, standing: Mutex::default() }
     }
 
-    /// How every file system stood when it was last looked at. Plain reading: it asks nothing of the disk.
+    /// How every file system stood when it was last looked at; nothing where that is too long ago to mean anything. Plain
+    /// reading: it asks nothing of the disk.
     pub fn standing(&self) -> Vec<Standing> {
-        self.lock().clone()
+        let longest = limits::DISK_KNOWN_MS.saturating_mul(1_000_000);
+        let looked = self.lock();
+        let recent = looked.as_ref().filter(|(at, _)| at.nanoseconds() <= longest);
+        recent.map(|(_, standing)| standing.clone()).unwrap_or_default()
     }
 
     /// Whether a ballast is out: what room there is, is for opening, and for what administrators do.
     pub fn is_spent(&self) -> bool {
-        self.lock().iter().any(|standing| standing.level == Level::Spent)
+        let looked = self.lock();
+        looked.iter().flat_map(|(_, all)| all).any(|standing| standing.level == Level::Spent)
     }
 
     /// Lets a ballast go where there is no room, and does nothing else: for before a store is opened.
@@ -105,7 +112,7 @@ impl Space {
             let ballast = place.directory.join(BALLAST);
             let full = room(&place.directory).is_ok_and(|(free, _)| free < NO_ROOM_BYTES);
             if full && std::fs::remove_file(&ballast).is_ok() {
-                tracing::error!(name = place.name, "the disk is full: the ballast was let go");
+                tracing::error!(name = %place.directories.join(", "), "the disk is full: the ballast was let go");
             }
         }
     }
@@ -114,29 +121,31 @@ impl Space {
     /// log what changed. It blocks on the disk.
     pub fn look(&self) {
         let looked: Vec<Standing> = self.places.iter().map(|place| self.look_at(place)).collect();
-        let before = std::mem::replace(&mut *self.lock(), looked.clone());
+        let before = self.lock().replace((Stopwatch::start(), looked.clone()));
+        let before = before.map(|(_, standing)| standing).unwrap_or_default();
         for now in looked {
-            let earlier = before.iter().find(|one| one.name == now.name).map(|one| one.level);
+            let earlier = before.iter().find(|one| one.directories == now.directories).map(|one| one.level);
             tell(earlier, &now);
         }
     }
 
     fn look_at(&self, place: &Place) -> Standing {
-        let name = place.name;
+        let directories = place.directories;
+        let name = directories.join(", ");
         let Ok(mut room) = room(&place.directory) else {
-            return Standing { name, free_bytes: 0, total_bytes: 0, level: Level::Unknown };
+            return Standing { directories, free_bytes: 0, total_bytes: 0, level: Level::Unknown };
         };
         let ballast = place.directory.join(BALLAST);
         if self.ballast_bytes > 0 {
             match plan(room.0, self.ballast_bytes, ballast.exists()) {
                 Plan::LetGo => {
                     if let Err(error) = std::fs::remove_file(&ballast) {
-                        tracing::error!(%error, name, "the ballast file cannot be let go");
+                        tracing::error!(%error, %name, "the ballast file cannot be let go");
                     }
                 }
                 Plan::Make => {
                     if let Err(error) = make(&ballast, self.ballast_bytes) {
-                        tracing::warn!(%error, name, "the ballast file cannot be made");
+                        tracing::warn!(%error, %name, "the ballast file cannot be made");
                         // Half of it would only take the room that it is for.
                         let _ = std::fs::remove_file(&ballast);
                     }
@@ -147,10 +156,10 @@ impl Space {
         }
         let out = self.ballast_bytes > 0 && !ballast.exists();
         let (free_bytes, total_bytes) = room;
-        Standing { name, free_bytes, total_bytes, level: Level::of(free_bytes, total_bytes, out) }
+        Standing { directories, free_bytes, total_bytes, level: Level::of(free_bytes, total_bytes, out) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Standing>> {
+    fn lock(&self) -> MutexGuard<'_, Option<(Stopwatch, Vec<Standing>)>> {
         // A panic while the lock was held leaves one reading or the other.
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -199,22 +208,23 @@ fn tell(earlier: Option<Level>, now: &Standing) {
     if earlier == Some(now.level) {
         return;
     }
-    let (name, free, total, level) = (now.name, now.free_bytes, now.total_bytes, now.level.name());
+    let name = now.directories.join(", ");
+    let (free, total, level) = (now.free_bytes, now.total_bytes, now.level.name());
     match now.level {
         Level::Ample if earlier.is_none() => {}
-        Level::Ample => tracing::info!(name, free, total, level, "there is room on the disk again"),
-        Level::Low => tracing::warn!(name, free, total, level, "less than 20 % of the disk is free"),
-        Level::VeryLow => tracing::error!(name, free, total, level, "less than 10 % of the disk is free"),
+        Level::Ample => tracing::info!(%name, free, total, level, "there is room on the disk again"),
+        Level::Low => tracing::warn!(%name, free, total, level, "less than 20 % of the disk is free"),
+        Level::VeryLow => tracing::error!(%name, free, total, level, "less than 10 % of the disk is free"),
         Level::Spent => {
             tracing::error!(
-                name,
+                %name,
                 free,
                 total,
                 level,
                 "the disk is full and the ballast is out: nothing is released"
             );
         }
-        Level::Unknown => tracing::error!(name, level, "the disk cannot be asked for its room"),
+        Level::Unknown => tracing::error!(%name, level, "the disk cannot be asked for its room"),
     }
 }
 
@@ -264,7 +274,7 @@ mod tests {
         assert_eq!(space.standing(), []);
         space.look();
         let standing = space.standing();
-        assert_eq!((standing.len(), standing[0].name), (1, "store, audit"));
+        assert_eq!((standing.len(), standing[0].directories), (1, ["store", "audit"].as_slice()));
         assert!(standing[0].level > Level::Spent && !space.is_spent());
         let metadata = std::fs::metadata(store.join(BALLAST)).unwrap();
         assert!(metadata.blocks() * 512 >= 2 * MIB && !audit.join(BALLAST).exists());

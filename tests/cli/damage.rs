@@ -65,7 +65,7 @@ fn a_store_that_lacks_a_batch_that_was_acknowledged_is_refused() {
     world.stop();
     fs::remove_dir_all(world.at("var/store")).unwrap();
     copy_directory(&world.at("yesterday"), &world.at("var/store"));
-    refuses(&world, "was acknowledged: restore the store");
+    refuses(&world, "was acknowledged: keep");
 }
 
 #[test]

@@ -195,7 +195,7 @@ impl Server {
             shards: shards.clone(),
             handshakes,
             identity: server_identity(config, Arc::new(tls::crypto_provider())),
-            directories: [("store", config.storage.data.clone()), ("audit", config.storage.audit.clone())],
+            space: space.clone(),
         });
         Ok(Server {
             broker,

@@ -64,6 +64,7 @@ pub async fn run(
     let mut count = 0_u64;
     let counters = tokio::spawn(keep_counters(broker.clone(), vault.clone(), stopped.clone()));
     let refreshing = files.collateral.holdings.keep_fresh();
+    let room = tokio::spawn(keep_room(broker.clone(), space));
     loop {
         tokio::select! {
             _ = stopped.changed() => break,
@@ -71,9 +72,6 @@ pub async fn run(
                 count = count.wrapping_add(1);
                 tick(&broker, &vault, &marked, count).await;
                 marked.settle(&broker).await;
-                if count.is_multiple_of(SPACE_TICKS) {
-                    look_at_space(&broker, &space).await;
-                }
                 if count.is_multiple_of(EVIDENCE_TICKS) {
                     files.look(&broker).await;
                 }
@@ -84,6 +82,7 @@ pub async fn run(
         }
     }
     refreshing.abort();
+    room.abort();
     if counters.await.is_err() {
         tracing::error!("the counters of TPMs were not all kept; the audit log has them");
     }
@@ -183,13 +182,19 @@ impl EvidenceFiles {
     }
 }
 
-/// Where the disk is full its ballast is let go, and what is recorded from then on is denials and acts of administrators.
-async fn look_at_space(broker: &Broker, space: &Arc<Space>) {
-    let looking = space.clone();
-    if let Err(error) = tokio::task::spawn_blocking(move || looking.look()).await {
-        tracing::error!(%error, "the room on the disk was not looked at");
+/// Where the disk is full its ballast is let go, and what is recorded from then on is denials and acts of administrators. By
+/// itself: a file system that hangs holds up this look alone.
+async fn keep_room(broker: Arc<Broker>, space: Arc<Space>) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(limits::DISK_LOOK_MS));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let looking = space.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || looking.look()).await {
+            tracing::error!(%error, "the room on the disk was not looked at");
+        }
+        broker.recorder.set_spent(space.is_spent());
     }
-    broker.recorder.set_spent(space.is_spent());
 }
 
 /// Files are read where blocking is allowed; a reload that panics leaves the snapshots, whose ends still hold.
@@ -228,8 +233,6 @@ const HEARD: usize = 256;
 /// The highest time is kept every so many ticks: a start is then at most ten seconds too lenient, and the log's own last
 /// record usually makes up for those.
 const KEEP_TIME_TICKS: u64 = 10;
-/// A busy log writes some 20 MiB a second at most.
-const SPACE_TICKS: u64 = 2;
 /// And recorded once an hour, for a restore.
 const RECORD_TIME_TICKS: u64 = 3_600;
 /// Roots, lists and collateral change by the day.
