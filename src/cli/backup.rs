@@ -62,12 +62,17 @@ fn verify(file: &Path, config: Option<&Path>) -> Result<String, (u8, String)> {
         return Ok(format!("whole: {line}; with --config, its maker is verified too"));
     };
     let config = Config::read(config).map_err(|error| configuration(error.to_string()))?;
-    let source = KeyFile::new(&config.storage.key_file, &config.storage.data);
+    let source = key_source(&config);
     match backup::check_vouched(&head, &trailer, keyring.as_deref(), &source) {
         Ok(()) => Ok(format!("verified: {}", told(&head, &trailer))),
         Err(VouchError::Backup(error)) => Err(refusal(&error)),
         Err(VouchError::Key(error)) => Err((exit::REFUSED, error.to_string())),
     }
+}
+
+/// What opens the keyring in a backup, as the configuration names it.
+pub fn key_source(config: &Config) -> KeyFile {
+    KeyFile::new(&config.storage.key_file, &config.storage.data)
 }
 
 /// What cannot be read is not refused: that is the machine's fault.

@@ -11,12 +11,11 @@ mod place;
 
 use crate::audit::Recorder;
 use crate::audit::record::{AdminAct, Event};
-use crate::cli::backup::told;
+use crate::cli::backup::{key_source, told};
 use crate::cli::config::{Config, ConfigError};
 use crate::cli::exit;
 use crate::registry::{ChangeError, Restored, Since, conclude, narrow};
 use crate::store::backup::{BackupError, Head, Trailer};
-use crate::store::keysource::KeyFile;
 use crate::store::{CommitNumber, StoreError, Vault};
 use crate::time::{Now, SystemTime, TimeSource};
 use log::LogState;
@@ -162,7 +161,7 @@ async fn make(
     now: Now,
 ) -> Result<(Recorder, CommitNumber), RestoreError> {
     let (store, head, trailer) = load::load(&args.from, place.beside(), highest).await?;
-    let source = KeyFile::new(&config.storage.key_file, &config.storage.data);
+    let source = key_source(config);
     let opened = Vault::open(Arc::new(store), &source).await;
     let vault = Arc::new(opened.map_err(|error| match error {
         StoreError::KeyringRefused => RestoreError::OtherKey(error),
