@@ -126,7 +126,7 @@ fn measure(place: &Path, count: u64, now: WallTime) {
         search(Filter { decision: Some(wanted.clone()), ..Filter::default() })
     });
     timed("search_secret", f64::INFINITY, || {
-        search(Filter { secret: Some("kv/n7/one".into()), ..Filter::default() })
+        search(Filter { secret: Some("kv/n3/one".into()), ..Filter::default() })
     });
     let day = WallTime(now.0 - 86_400_000);
     timed("search_last_day", f64::INFINITY, || search(Filter { since: Some(day), ..Filter::default() }));
