@@ -472,6 +472,8 @@ pub const LIVE_MS: u64 = 10_000;
 pub const DISK_LOOK_MS: u64 = 1_000;
 /// A look at the disks that is older than this says nothing any more, milliseconds: a file system that hangs gives no figures.
 pub const DISK_KNOWN_MS: u64 = 25_000;
+/// Files in one directory that `admin apply` reads: more are not what a person looks through before they are applied.
+pub const APPLY_FILES: usize = 4096;
 
 // Backup and restore.
 

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod agent;
 pub mod audit;
 pub mod backup;
+pub mod completions;
 pub mod config;
 pub mod deliver;
 pub mod demo;

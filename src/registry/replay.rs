@@ -169,7 +169,8 @@ impl Since {
             "pending approve" | "pending reject" | "pending withdraw" => {}
             verb if verb.starts_with(PROPOSE) => {}
             // They lower marks, or raise them, which records of their own say.
-            "crl accept" | "bundle accept" | "collateral refresh" | "collateral import" => {}
+            "crl accept" | "bundle accept" | "collateral accept" | "collateral refresh"
+            | "collateral import" => {}
             // They change nothing that a backup holds.
             "node enrol tpm" | "latch clear" | "lease revoke" | "restore" | "restore accept" => {}
             verb => {

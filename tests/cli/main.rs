@@ -22,9 +22,11 @@ mod probe;
 mod corim;
 
 mod admin;
+mod apply;
 mod audit;
 mod backup;
 mod damage;
+mod completions;
 mod exec;
 mod figures;
 mod get;

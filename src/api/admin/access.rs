@@ -103,6 +103,7 @@ verbs! {
     CollateralStatus: "collateral status", Watches, [Operations, Audit];
     RefreshCollateral: "collateral refresh", Widens, [Operations];
     ImportCollateral: "collateral import", Widens, [Operations];
+    AcceptCollateral: "collateral accept", Widens, [Operations];
     ListAdministrators: "administrator list", Reads, [Administrators, Audit];
     SetTwoPersons: "two-persons set", Narrows, [Administrators];
     ListPending: "pending list", Reads, [Secrets, Policy, Reference, Nodes, Operations, Keys, Administrators, Audit];

@@ -152,6 +152,7 @@ calls! {
     collateral_status: CollateralStatusRequest => CollateralStatusResponse, CollateralStatus, |_m| String::new(), collateral::status;
     refresh_collateral: RefreshCollateralRequest => RefreshCollateralResponse, RefreshCollateral, |_m| "collateral".to_owned(), collateral::refresh;
     import_collateral: ImportCollateralRequest => ImportCollateralResponse, ImportCollateral, |_m| "collateral".to_owned(), collateral::import;
+    accept_collateral: AcceptCollateralRequest => AcceptResponse, AcceptCollateral, |_m| "collateral".to_owned(), collateral::accept;
     list_administrators: ListAdministratorsRequest => ListAdministratorsResponse, ListAdministrators, |_m| String::new(), administrators::list;
     set_two_persons: SetTwoPersonsRequest => ChangeResponse, SetTwoPersons, |_m| "two-persons".to_owned(), two_persons::set;
     list_pending: ListPendingRequest => ListPendingResponse, ListPending, |_m| String::new(), pending::list;

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
 mod administrator;
+mod apply;
 mod backup;
 mod collateral;
 mod explain;
@@ -95,6 +96,7 @@ enum Command {
     /// Whether changes wait for a second person.
     #[command(subcommand)]
     TwoPersons(pending::TwoPersonsCommand),
+    Apply(apply::Apply),
 }
 
 /// Runs the command; gives its exit code.
@@ -131,6 +133,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Restore(command) => backup::restore(command, &operators).await,
         Command::Pending(command) => pending::run(command, &operators).await,
         Command::TwoPersons(command) => pending::two_persons(command, &operators).await,
+        Command::Apply(command) => apply::run(command, &operators).await,
     }
 }
 
