@@ -277,8 +277,11 @@ impl Broker {
         if self.pdp.epoch().is_none() {
             return Some(Denial::PolicyUnavailable);
         }
-        if !self.recorder.log().healthy() {
+        if !self.recorder.is_healthy() {
             return Some(Denial::AuditUnavailable);
+        }
+        if self.recorder.is_withheld() {
+            return Some(Denial::RestoreNotAccepted);
         }
         None
     }

@@ -204,6 +204,9 @@ denials! {
     /// The audit log cannot be written.
     AuditUnavailable: Uncertain, VerificationNotPossible, false;
 
+    /// The store was restored, and no administrator has accepted that yet.
+    RestoreNotAccepted: Uncertain, VerificationNotPossible, false;
+
     // Challenge.
     /// The challenge was not answered in time.
     ChallengeExpired: Refused, ChallengeNotCurrent, false;

@@ -499,7 +499,32 @@ pub const OPERATIONS_BUFFER_BYTES: usize = 16 * 1024;
 pub const PULSE_MS: u64 = 1_000;
 /// A thread that has not answered for so long hangs, milliseconds: three times the longest wait for it, and a second.
 pub const LIVE_MS: u64 = 10_000;
-/// How often room on the disks is looked at, milliseconds: at 100 MB/s, half a gigabyte.
-pub const DISK_LOOK_MS: u64 = 5_000;
+/// How often room on the disks is looked at, milliseconds: a busy log writes some 20 MiB a second at most, and the ballast is
+/// let go with 16 MiB left.
+pub const DISK_LOOK_MS: u64 = 1_000;
+/// A look at the disks that is older than this says nothing any more, milliseconds: a file system that hangs gives no figures.
+pub const DISK_KNOWN_MS: u64 = 25_000;
 /// Files in one directory that `admin apply` reads: more are not what a person looks through before they are applied.
 pub const APPLY_FILES: usize = 4096;
+
+// Backup and restore.
+
+/// Entries that a backup reads at once, while commits wait: with values of 28 KiB a few milliseconds.
+pub const BACKUP_PAGE: usize = 64;
+/// Keys that were changed since a backup read them, and wait to be read again: some 5 MiB.
+pub const BACKUP_CHANGED: usize = 65_536;
+/// Pages of such keys after which a backup gives up: a million changes while one store is read.
+pub const BACKUP_CATCH_UP: usize = 16_384;
+/// A backup's piece on the wire, bytes: far under a message, and few enough of them.
+pub const BACKUP_PIECE_BYTES: usize = 256 * 1024;
+/// One frame's body in a backup, bytes: the largest value, its key, and their lengths.
+pub const BACKUP_FRAME_BYTES: usize = STORE_TRANSACTION_BYTES + STORE_KEY_BYTES + 16;
+/// How far commit numbers jump at a restore: more commits than a store makes between two records that name its number, so that
+/// no number of the store that was replaced is given again.
+pub const RESTORE_NUMBERS: u64 = 1_000_000_000;
+/// Lines of a restore's report that are kept, and bytes of one.
+pub const RESTORE_REPORT_LINES: usize = 1_000;
+/// Bytes of one of them.
+pub const RESTORE_REPORT_LINE_BYTES: usize = 600;
+/// What the last day wrote is not archived, milliseconds: a start rebuilds leases and latches from the last hours.
+pub const AUDIT_ARCHIVE_KEEP_MS: u64 = 86_400_000;

@@ -1,7 +1,9 @@
 //! The one binary; everything is in the library.
 
 use clap::{CommandFactory, Parser, Subcommand};
-use portcullis::cli::{admin, agent, audit, completions, demo, exec, exit, get, holder, init, serve, verify};
+use portcullis::cli::{
+    admin, agent, audit, backup, completions, demo, exec, exit, get, holder, init, restore, serve, verify,
+};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -31,6 +33,8 @@ enum Command {
     Init(init::Args),
     Holder(holder::Args),
     Demo(demo::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Completions(completions::Args),
 }
 
@@ -65,6 +69,8 @@ async fn run(command: Command) -> u8 {
             Command::Init(args) => init::run(args).await,
             Command::Holder(args) => holder::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::Backup(args) => backup::run(args).await,
+            Command::Restore(args) => restore::run(args).await,
             Command::Completions(args) => completions::run(&args, Arguments::command()),
         }
     });

@@ -51,7 +51,12 @@ impl Checkpoint {
 
     /// The signed note.
     pub fn sign(&self, key: &LogKey) -> String {
-        let text = self.text();
+        self.sign_with(key, "")
+    }
+
+    /// The signed note with extension lines, each ended.
+    pub(super) fn sign_with(&self, key: &LogKey, extension: &str) -> String {
+        let text = self.text() + extension;
         let mut signature = key.public.id().to_vec();
         signature.extend_from_slice(key.pair.sign(text.as_bytes()).as_ref());
         format!("{text}\n— {} {}\n", key.public.name, STANDARD.encode(signature))

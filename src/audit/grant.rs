@@ -9,6 +9,7 @@ use crate::evidence::VerifiedEvidence;
 use crate::limits;
 use crate::policy::{Permit, Permitted};
 use crate::time::{BootTime, Now, WallTime};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Writes decisions, and nothing leaves before it has.
@@ -17,6 +18,10 @@ pub struct Recorder {
     boot_id: String,
     /// Releases whose record is in doubt: they were denied, so a second record takes them back once the log works.
     in_doubt: Mutex<Vec<Event>>,
+    /// The store was restored and that is not accepted: no release is recorded.
+    withheld: AtomicBool,
+    /// The disk is full and its ballast is out: what room there is, is for denials and for what administrators do.
+    spent: AtomicBool,
     flips: FlipWatch,
 }
 
@@ -39,7 +44,14 @@ pub struct Grant {
 impl Recorder {
     /// A recorder over this log.
     pub fn new(log: Arc<Log>, boot_id: String) -> Self {
-        Recorder { log, boot_id, in_doubt: Mutex::new(Vec::new()), flips: FlipWatch::default() }
+        Recorder {
+            log,
+            boot_id,
+            in_doubt: Mutex::new(Vec::new()),
+            withheld: AtomicBool::new(false),
+            spent: AtomicBool::new(false),
+            flips: FlipWatch::default(),
+        }
     }
 
     /// Denials that a release followed, as far as this process recorded both.
@@ -52,9 +64,36 @@ impl Recorder {
         &self.log
     }
 
-    /// Records the release that `permit` permits, or that a held lease goes on. **Denies** `AuditUnavailable` where the record is not durable.
+    /// Records no release from now on (true), or again.
+    pub fn withhold(&self, withheld: bool) {
+        self.withheld.store(withheld, Ordering::SeqCst);
+    }
+
+    /// Says whether the disk's last room is being used.
+    pub fn set_spent(&self, spent: bool) {
+        self.spent.store(spent, Ordering::SeqCst);
+    }
+
+    /// Whether releases can be recorded: the log is written, and not into the disk's last room.
+    pub fn is_healthy(&self) -> bool {
+        self.log.healthy() && !self.spent.load(Ordering::SeqCst)
+    }
+
+    /// Whether no release is recorded because the store was restored.
+    pub fn is_withheld(&self) -> bool {
+        self.withheld.load(Ordering::SeqCst)
+    }
+
+    /// Records the release that `permit` permits, or that a held lease goes on. **Denies** `AuditUnavailable` where the record is not durable,
+    /// `RestoreNotAccepted` where the store was restored and that is not accepted.
     pub async fn record(&self, mut permit: Permit, now: Now) -> Result<Grant, Denied> {
         permit.evidence_mut().case_mut().stage = Stage::Audit;
+        if self.is_withheld() {
+            return Err(permit.into_case().deny(Denial::RestoreNotAccepted));
+        }
+        if self.spent.load(Ordering::SeqCst) {
+            return Err(permit.into_case().deny_because(Denial::AuditUnavailable, "the disk's last room"));
+        }
         let lease_id = permit.evidence().held().map_or_else(random_id, |held| Ok(held.lease_id.clone()));
         let (Ok(decision_id), Ok(lease_id)) = (random_id(), lease_id) else {
             return Err(permit.into_case().deny(Denial::Defect));

@@ -9,8 +9,11 @@
 //! - `segment-<number>.log`: a header of 4096 bytes ([`segment::Header`]), then frames ([`frame`]);
 //! - `next.tmp`: the next segment, preallocated;
 //! - `checkpoint`: the last signed tree head ([`checkpoint`]), replaced atomically;
+//! - `archived`: where the log begins, signed, once earlier segments were moved elsewhere ([`border`], [`archive`]);
 //! - `checkpoints`: one kept every 10,000 records or so, so that `verify` can say between which two a change lies.
 
+pub mod archive;
+pub mod border;
 pub mod checkpoint;
 pub mod flips;
 pub mod frame;
@@ -27,5 +30,6 @@ mod head;
 mod open;
 mod writer;
 
+pub use open::is_absent;
 mod grant;
 pub use grant::{Grant, Recorder, random_id};

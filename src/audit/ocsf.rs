@@ -102,6 +102,7 @@ fn activity(event: &Event) -> Activity {
         | Event::NotApplied { .. }
         | Event::Clock { .. }
         | Event::Input { .. }
+        | Event::Mark { .. }
         | Event::Started { .. }
         | Event::Stopped {} => Activity::Other,
     }

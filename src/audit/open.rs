@@ -3,6 +3,7 @@
 //! *Takes* the locked directory. *Gives* the head, the segment to go on with, and what the caller must reconcile.
 //! *Denies* nothing itself; the broker does not start on an [`OpenError`]. *Source*: `durability.md` "sled", "Audit".
 
+use super::border::{self, Border, BorderError};
 use super::checkpoint::{Checkpoint, LogKey, NoteError};
 use super::disk::{Disk, Fault, Segment};
 use super::frame::Frame;
@@ -33,6 +34,9 @@ pub enum OpenError {
     /// The checkpoint is not one of this log's key.
     #[error("the audit log's checkpoint: {0}")]
     CheckpointInvalid(#[from] NoteError),
+    /// What says where an archived log begins is not one of this log's key.
+    #[error("where the audit log begins: {0}")]
+    BorderInvalid(#[from] BorderError),
     /// The log ends before its last checkpoint.
     #[error(
         "the audit log holds {found} records, but its checkpoint was signed over {signed}: records were cut off"
@@ -102,13 +106,14 @@ fn read(
     since: WallTime,
     horizon: impl FnMut(&Record),
 ) -> Result<Found, OpenError> {
+    let border = Border::read(directory, key.public())?;
     let segments = match directory.try_exists()? {
-        true => segment::list(directory)?,
+        true => border::counting(directory, border.as_ref())?,
         false => Vec::new(),
     };
     let checkpoint = read_checkpoint(directory, key)?;
     let origin = key.public().origin();
-    check_numbers(&segments)?;
+    check_numbers(&segments, border.as_ref())?;
     if segments.is_empty() || (checkpoint.is_none() && is_unused(&segments)?) {
         check_covers(checkpoint.as_ref(), 0)?;
         let head = Head::empty(origin);
@@ -140,9 +145,22 @@ fn report(head: &Head, created: bool, torn_tail: bool) -> OpenReport {
     }
 }
 
-/// No segment is missing. (An archive will say which are elsewhere; there is none yet.)
-fn check_numbers(segments: &[(u64, PathBuf)]) -> Result<(), OpenError> {
-    match (1..).zip(segments).find(|(expected, (number, _))| expected != number) {
+/// No segment is missing but those that the border says are elsewhere.
+fn check_numbers(segments: &[(u64, PathBuf)], border: Option<&Border>) -> Result<(), OpenError> {
+    let here = segments.first().map_or(1, |(number, _)| *number);
+    let first = if here == 1 { 1 } else { border.map_or(1, |border| border.segment) };
+    if let (Some(border), Some((number, path))) = (border, segments.first())
+        && *number != 1
+        && *number == border.segment
+        && !border.admits(&header(*number, path)?)
+    {
+        let what = "the log begins here, and its border is of another segment".to_owned();
+        return Err(OpenError::Damaged { sequence: border.size, segment: *number, what });
+    }
+    if segments.is_empty() && border.is_some() {
+        return Err(OpenError::CheckpointMissing);
+    }
+    match (first..).zip(segments).find(|(expected, (number, _))| expected != number) {
         Some((segment, _)) => {
             Err(OpenError::Damaged { sequence: 0, segment, what: "the segment is missing".to_owned() })
         }
@@ -150,11 +168,29 @@ fn check_numbers(segments: &[(u64, PathBuf)]) -> Result<(), OpenError> {
     }
 }
 
+/// Whether there is nothing of a log in a directory, or no record and no word of one. Changes nothing.
+pub fn is_absent(directory: &Path) -> Result<bool, OpenError> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        entries => entries?,
+    };
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<Vec<_>, _>>()?;
+    // A start that found a store without its log has left a checkpoint of no record and an empty segment.
+    let segments = segment::list(directory)?;
+    let empty = segments.is_empty() || is_unused(&segments)?;
+    let checkpoint = names.iter().any(|name| name == CHECKPOINT);
+    let of_none = || -> io::Result<bool> {
+        let note = std::fs::read_to_string(directory.join(CHECKPOINT))?;
+        Ok(note.lines().nth(1) == Some("0"))
+    };
+    Ok(empty && (!checkpoint || of_none()?))
+}
+
 /// Whether all there is is a first segment without a record: a start that ended before the first checkpoint.
 fn is_unused(segments: &[(u64, PathBuf)]) -> Result<bool, OpenError> {
     let [(number, path)] = segments else { return Ok(false) };
     let reader = Reader::open(path).map_err(|error| unreadable(*number, error))?;
-    Ok(reader.tail(0)? == Tail::Clean)
+    Ok(reader.header().first == 0 && reader.tail(0)? == Tail::Clean)
 }
 
 fn read_checkpoint(directory: &Path, key: &LogKey) -> Result<Option<Checkpoint>, OpenError> {

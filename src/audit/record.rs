@@ -145,6 +145,16 @@ pub enum Event {
         /// What it is now.
         state: String,
     },
+    /// A high-water mark stands higher than any record said; or lower, at an administrator's word.
+    Mark {
+        /// Which.
+        name: String,
+        /// What it is now: an unsigned integer, big-endian, hex.
+        value: String,
+        /// Whether it may have gone down.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lowered: bool,
+    },
     /// The broker started.
     Started {
         /// Its version.
@@ -214,6 +224,7 @@ impl Record {
             | Event::LatchCleared { .. }
             | Event::Clock { .. }
             | Event::Input { .. }
+            | Event::Mark { .. }
             | Event::Started { .. }
             | Event::Stopped {} => None,
         }
@@ -236,6 +247,7 @@ impl Record {
             | Event::LatchCleared { .. }
             | Event::Clock { .. }
             | Event::Input { .. }
+            | Event::Mark { .. }
             | Event::Started { .. }
             | Event::Stopped {} => None,
         }

@@ -109,6 +109,17 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(segments)
 }
 
+/// The segments of several directories as one log: of a number in two of them, the first's.
+pub(super) fn list_all(directories: &[PathBuf]) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut all = std::collections::BTreeMap::new();
+    for directory in directories {
+        for (number, path) in list(directory)? {
+            all.entry(number).or_insert(path);
+        }
+    }
+    Ok(all.into_iter().collect())
+}
+
 /// The next thing in a segment.
 #[derive(Debug)]
 pub enum Next {

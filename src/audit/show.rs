@@ -56,6 +56,38 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// Texts that stand, as JSON writes them, in every record that fits.
+    fn needles(&self) -> Vec<String> {
+        let written = |text: &str| {
+            let json = serde_json::to_string(text).unwrap_or_default();
+            json.trim_matches('"').to_owned()
+        };
+        let given = [&self.secret, &self.decision, &self.kind, &self.node, &self.administrator];
+        let mut needles: Vec<String> = given.into_iter().flatten().map(|text| written(text)).collect();
+        needles.extend(self.denial.map(|denial| denial.name().to_owned()));
+        needles.extend(self.identity.as_ref().map(|identity| {
+            let text = identity.to_string();
+            written(text.strip_suffix("/*").unwrap_or(&text))
+        }));
+        needles
+    }
+}
+
+fn contains(body: &[u8], needle: &[u8]) -> bool {
+    let Some((first, rest)) = needle.split_first() else { return true };
+    let mut from = body;
+    // A byte's search is fast, and most bytes begin no match.
+    while let Some(at) = from.iter().position(|byte| byte == first) {
+        let after = from.get(at.saturating_add(1)..).unwrap_or_default();
+        if after.starts_with(rest) {
+            return true;
+        }
+        from = after;
+    }
+    false
+}
+
 /// Why reading ended before the end of the log.
 #[derive(Debug, thiserror::Error)]
 pub enum ShowError {
@@ -79,11 +111,18 @@ pub struct Records {
     /// The record that comes next.
     sequence: u64,
     filter: Filter,
+    /// What is in every record that fits: most others are passed over without being parsed.
+    needles: Vec<String>,
 }
 
 /// Reads a log. Segments that lie wholly before `filter.since` are not opened.
 pub fn records(directory: &Path, filter: Filter) -> Result<Records, ShowError> {
-    let mut segments = VecDeque::from(segment::list(directory)?);
+    records_in(&[directory.to_owned()], filter)
+}
+
+/// As [`records`], of a log and archives of it together.
+pub fn records_in(directories: &[PathBuf], filter: Filter) -> Result<Records, ShowError> {
+    let mut segments = VecDeque::from(segment::list_all(directories)?);
     if let Some(since) = filter.since {
         // A header says the highest time before it: from the last that is early enough, all later records are wanted.
         let mut early = 0;
@@ -94,7 +133,26 @@ pub fn records(directory: &Path, filter: Filter) -> Result<Records, ShowError> {
         }
         segments.drain(..early);
     }
-    Ok(Records { segments, reader: None, sequence: 0, filter })
+    let needles = filter.needles();
+    Ok(Records { segments, reader: None, sequence: 0, filter, needles })
+}
+
+/// Reads a log from record `from` on; earlier segments are not opened.
+pub fn records_from(
+    directory: &Path,
+    from: u64,
+) -> Result<impl Iterator<Item = Result<(Sequence, Record), ShowError>>, ShowError> {
+    let mut segments = VecDeque::from(segment::list(directory)?);
+    let later = |path: &Path| Reader::open(path).is_ok_and(|reader| reader.header().first <= from);
+    while segments.get(1).is_some_and(|(_, path)| later(path)) {
+        segments.pop_front();
+    }
+    let (filter, needles) = (Filter::default(), Vec::new());
+    let records = Records { segments, reader: None, sequence: 0, filter, needles };
+    let earlier = move |found: &Result<(Sequence, Record), ShowError>| {
+        found.as_ref().is_ok_and(|(sequence, _)| sequence.0 < from)
+    };
+    Ok(records.skip_while(earlier))
 }
 
 impl Iterator for Records {
@@ -136,6 +194,10 @@ impl Records {
                 Next::Frame(frame) => {
                     let sequence = Sequence(frame.header.sequence);
                     self.sequence = sequence.0.saturating_add(1);
+                    if !self.needles.iter().all(|needle| contains(&frame.body, needle.as_bytes())) {
+                        looks = 0;
+                        continue;
+                    }
                     let record = serde_json::from_slice(&frame.body).map_err(|_| damaged)?;
                     return Ok(Some((sequence, record)));
                 }
@@ -187,6 +249,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::LatchCleared { .. } => "latch-cleared",
         Event::Clock { .. } => "clock",
         Event::Input { .. } => "input",
+        Event::Mark { .. } => "mark",
         Event::Started { .. } => "started",
         Event::Stopped {} => "stopped",
     }
@@ -268,6 +331,9 @@ fn summary(record: &Record) -> String {
         Event::LatchCleared { key, by } => format!("{kind} {whom} {} by {by}", key.secret),
         Event::Clock { state } => format!("{kind} {state}"),
         Event::Input { name, epoch, state } => format!("{kind} {name} epoch {epoch}: {state}"),
+        Event::Mark { name, value, lowered } => {
+            format!("{kind} {name} {value}{}", if *lowered { " (lowered)" } else { "" })
+        }
         Event::Started { version, commit } => format!("{kind} {version} commit {commit}"),
         Event::Stopped {} => kind.to_owned(),
     }
@@ -357,6 +423,7 @@ pub mod tests {
             with(12, Event::Input { name: "bundle".into(), epoch: 2, state: "read".into() }),
             with(13, Event::Started { version: "0.1.0".into(), commit: 0 }),
             with(14, Event::Stopped {}),
+            with(15, Event::Mark { name: "crl-number/ab".into(), value: "07".into(), lowered: true }),
         ]
     }
 
@@ -394,7 +461,7 @@ pub mod tests {
             records(&place.path, filter).unwrap().map(|found| found.unwrap().0.0).collect()
         };
         let all = Filter::default;
-        assert_eq!(found(all()), (0..15).collect::<Vec<_>>());
+        assert_eq!(found(all()), (0..16).collect::<Vec<_>>());
         let identity = |text: &str| Filter { identity: Some(IdPattern::parse(text).unwrap()), ..all() };
         assert_eq!(found(identity("spiffe://example.org/web/*")), [0]);
         assert_eq!(found(identity(PAY)), [2, 3, 4, 10]);

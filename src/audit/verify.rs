@@ -6,6 +6,7 @@
 //! Reads every record once and holds one at a time. Checksums and chain say *which* record was touched by whoever did not
 //! recompute them all; the tree and the signature find the rest, and the checkpoints that the log keeps narrow it down.
 
+use super::border::{Border, BorderError};
 use super::checkpoint::{Checkpoint, LogPublicKey, NoteError};
 use super::frame::Frame;
 use super::head::{Head, Mark};
@@ -17,13 +18,15 @@ use crate::limits;
 use crate::time::WallTime;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Records in the log.
+    /// Records of the log, from its first on.
     pub records: u64,
+    /// The first record that is here; earlier ones are archived elsewhere.
+    pub first: u64,
     /// Segment files.
     pub segments: u64,
     /// The root over all records.
@@ -44,6 +47,20 @@ pub enum VerifyError {
     /// A file cannot be read.
     #[error("the log cannot be read: {0}")]
     Io(#[from] io::Error),
+    /// What says where the log begins is not this log's.
+    #[error("where the log begins: {0}")]
+    Border(#[from] BorderError),
+    /// The checkpoint is of records that are archived.
+    #[error(
+        "the checkpoint is of {size} records, and the log begins at record {first}: verify it together with its \
+         archives (--archive)"
+    )]
+    BeforeBorder {
+        /// Records signed.
+        size: u64,
+        /// The first record here.
+        first: u64,
+    },
     /// The checkpoint is not this log's.
     #[error("the checkpoint: {0}")]
     Note(#[from] NoteError),
@@ -122,12 +139,25 @@ pub enum VerifyError {
     },
 }
 
-/// Verifies the whole log against `note`, and against the checkpoint that the directory holds.
+/// Verifies the whole log against `note`, and against the checkpoint that the directory holds; from its border on, where
+/// earlier segments were archived.
 pub fn verify(directory: &Path, key: &LogPublicKey, note: Option<&str>) -> Result<Report, VerifyError> {
-    let mut verifier = Verifier::new(directory, key, note)?;
-    let segments = segment::list(directory)?;
+    verify_with(directory, &[], key, note)
+}
+
+/// As [`verify`], of a log and archives of it together.
+pub fn verify_with(
+    directory: &Path,
+    archives: &[PathBuf],
+    key: &LogPublicKey,
+    note: Option<&str>,
+) -> Result<Report, VerifyError> {
+    let places = [&[directory.to_owned()], archives].concat();
+    let (segments, begin) = beginning(&places, key)?;
+    let expected = begin.as_ref().map_or(1, |header| header.number);
+    let mut verifier = Verifier::new(directory, key, note, begin)?;
     let mut torn_tail = false;
-    for (index, (number, path)) in (1..).zip(&segments) {
+    for (index, (number, path)) in (expected..).zip(&segments) {
         if torn_tail {
             return Err(verifier.changed(number.saturating_sub(1), 0, "it is torn in the middle of the log"));
         }
@@ -136,8 +166,41 @@ pub fn verify(directory: &Path, key: &LogPublicKey, note: Option<&str>) -> Resul
     verifier.finish(torn_tail, u64::try_from(segments.len()).unwrap_or(u64::MAX))
 }
 
+/// The segments that count, and the header that a border admits as their beginning; none where they begin at the first.
+#[expect(clippy::type_complexity, reason = "a pair of what `verify_with` takes apart at once")]
+fn beginning(
+    places: &[PathBuf],
+    key: &LogPublicKey,
+) -> Result<(Vec<(u64, PathBuf)>, Option<Header>), VerifyError> {
+    let borders = places.iter().map(|place| Border::read(place, key)).collect::<Result<Vec<_>, _>>()?;
+    let borders: Vec<Border> = borders.into_iter().flatten().collect();
+    let mut segments = segment::list_all(places)?;
+    let Some((first, _)) = segments.first() else { return Ok((segments, None)) };
+    // Without its first segment a log begins where the earliest border says; what an interrupted archive left before does not
+    // count.
+    let Some(border) = borders.iter().min_by_key(|border| border.segment).filter(|_| *first != 1) else {
+        return Ok((segments, None));
+    };
+    segments.retain(|(number, _)| *number >= border.segment);
+    let Some((number, path)) = segments.first().filter(|(number, _)| *number == border.segment) else {
+        return Ok((segments, None));
+    };
+    let changed = || VerifyError::SegmentChanged { segment: *number, sequence: border.size };
+    let reader = Reader::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => changed(),
+        _ => VerifyError::Io(error),
+    })?;
+    let header = reader.header().clone();
+    if !border.admits(&header) {
+        return Err(changed());
+    }
+    Ok((segments, Some(header)))
+}
+
 struct Verifier<'a> {
     key: &'a LogPublicKey,
+    /// The first record that is here.
+    first: u64,
     head: Head,
     first_time: Option<WallTime>,
     /// Roots that signatures vouch for, by size.
@@ -149,15 +212,28 @@ struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    fn new(directory: &Path, key: &'a LogPublicKey, note: Option<&str>) -> Result<Self, VerifyError> {
+    fn new(
+        directory: &Path,
+        key: &'a LogPublicKey,
+        note: Option<&str>,
+        begin: Option<Header>,
+    ) -> Result<Self, VerifyError> {
+        let head = match &begin {
+            None => Head::empty(key.origin()),
+            Some(header) => Head::at(header).ok_or(VerifyError::CheckpointMissing)?,
+        };
+        let first = head.size();
         let own = match std::fs::File::open(directory.join(CHECKPOINT)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             file => Some(read_note(file?)?),
         };
-        let mut roots = kept(directory, key)?;
+        let mut roots = kept(directory, key)?.split_off(&first);
         let mut signed = None;
         for note in [note, own.as_deref()].into_iter().flatten() {
             let checkpoint = Checkpoint::verify(note, key)?;
+            if checkpoint.size < first {
+                return Err(VerifyError::BeforeBorder { size: checkpoint.size, first });
+            }
             signed = signed.max(Some(checkpoint.size));
             // Two signed roots of one size cannot both be met: the later look finds it.
             let root = *roots.entry(checkpoint.size).or_insert(checkpoint.root);
@@ -166,8 +242,7 @@ impl<'a> Verifier<'a> {
             }
         }
         let signed = signed.ok_or(VerifyError::CheckpointMissing)?;
-        let head = Head::empty(key.origin());
-        let verifier = Verifier { key, head, first_time: None, roots, signed, good: 0 };
+        let verifier = Verifier { key, first, head, first_time: None, roots, signed, good: first };
         verifier.check_root()?;
         Ok(verifier)
     }
@@ -257,6 +332,7 @@ impl<'a> Verifier<'a> {
         }
         Ok(Report {
             records,
+            first: self.first,
             segments,
             root: self.head.tree.root(),
             signed: self.signed,

@@ -4,16 +4,17 @@
 //! is not what was signed. *Denies* nothing. *Source*: NIST SP 800-53 AU-6, AU-7, AU-9, AU-10; OCSF class 6003.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
-use crate::audit::checkpoint::{Checkpoint, LogPublicKey};
+use crate::audit::archive::{ArchiveError, Before, archive};
+use crate::audit::checkpoint::{Checkpoint, LogKey, LogPublicKey};
 use crate::audit::flips::{Flip, Flips};
 use crate::audit::show::{self, Filter, ShowError};
-use crate::audit::verify::{Report, VerifyError, verify};
+use crate::audit::verify::{Report, VerifyError, verify_with};
 use crate::audit::{log::Sequence, ocsf, record::Record};
 use crate::cli::exit;
 use crate::denial::Denial;
 use crate::limits;
 use crate::spiffe::IdPattern;
-use crate::time::WallTime;
+use crate::time::{SystemTime, TimeSource, WallTime};
 use serde_json::{Value, json};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -27,6 +28,9 @@ pub struct Args {
     /// The audit log's directory.
     #[arg(long, global = true, env = "PORTCULLIS_AUDIT", default_value = "/var/lib/portcullis/audit")]
     dir: PathBuf,
+    /// An archive of it, read together with it; as often as there are archives.
+    #[arg(long, global = true, value_name = "DIR")]
+    archive: Vec<PathBuf>,
     /// How to print.
     #[arg(long, global = true, value_enum, default_value_t)]
     output: Output,
@@ -52,6 +56,26 @@ enum Command {
     ///
     /// Example: portcullis audit checkpoint --key audit.pub > checkpoint-kept-elsewhere
     Checkpoint(Key),
+    /// Move segments that lie wholly before a time or a record to another directory. A running broker is not disturbed.
+    ///
+    /// What was verified stays verifiable: the archive by itself (`--dir ARCHIVE`), the log from there on, and both together
+    /// (`--archive ARCHIVE`). What the last day wrote stays. Interrupted, it is to be run again. Run it as the broker's user.
+    ///
+    /// Example: portcullis audit archive --before 2027-01-01T00:00:00Z --to /archive/portcullis-audit
+    Archive(Archive),
+}
+
+#[derive(Debug, clap::Args)]
+struct Archive {
+    /// A time, RFC 3339, UTC, or a record's number.
+    #[arg(long)]
+    before: String,
+    /// The directory to move them to; it is made where it is missing.
+    #[arg(long)]
+    to: PathBuf,
+    /// The log's own key, which signs where the log begins from now on.
+    #[arg(long, default_value = "/etc/portcullis/audit.key")]
+    audit_key: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -147,6 +171,7 @@ fn dispatch(args: &Args) -> Result<(), Failure> {
         Command::Show(command) => shown(args, command, &mut out),
         Command::Flips => flipped(args, &mut out),
         Command::Checkpoint(key) => checkpoint(args, key, &mut out),
+        Command::Archive(command) => archived(args, command, &mut out),
     };
     done.and_then(|()| out.flush().map_err(Failure::from))
 }
@@ -154,7 +179,7 @@ fn dispatch(args: &Args) -> Result<(), Failure> {
 fn verified(args: &Args, command: &Verify, out: &mut dyn Write) -> Result<(), Failure> {
     let key = public_key(&command.key.key)?;
     let note = command.checkpoint.as_deref().map(read_small).transpose()?;
-    match (verify(&args.dir, &key, note.as_deref()), args.output) {
+    match (verify_with(&args.dir, &args.archive, &key, note.as_deref()), args.output) {
         (Ok(report), Output::Json) => writeln!(out, "{}", report_json(&report, note.is_some()))?,
         (Ok(report), Output::Text | Output::Ocsf) => {
             writeln!(out, "{}", report_line(&report, note.is_some()))?;
@@ -170,7 +195,7 @@ fn verified(args: &Args, command: &Verify, out: &mut dyn Write) -> Result<(), Fa
 
 fn shown(args: &Args, command: &Show, out: &mut dyn Write) -> Result<(), Failure> {
     let limit = command.limit.unwrap_or(usize::MAX);
-    for found in show::records(&args.dir, command.filter()?)?.take(limit) {
+    for found in show::records_in(&places(args), command.filter()?)?.take(limit) {
         let (sequence, record) = found?;
         writeln!(out, "{}", printed(args.output, sequence, &record))?;
     }
@@ -183,7 +208,7 @@ fn flipped(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         Output::Json | Output::Ocsf => writeln!(out, "{}", json!(flip)),
         Output::Text => writeln!(out, "{}", flip_line(flip)),
     };
-    for found in show::records(&args.dir, Filter::default())? {
+    for found in show::records_in(&places(args), Filter::default())? {
         let (sequence, record) = found?;
         for flip in flips.push(sequence, &record) {
             print(out, &flip)?;
@@ -216,6 +241,42 @@ fn checkpoint(args: &Args, key: &Key, out: &mut dyn Write) -> Result<(), Failure
         }
     }
     Ok(())
+}
+
+fn archived(args: &Args, command: &Archive, out: &mut dyn Write) -> Result<(), Failure> {
+    let before = match (command.before.parse(), WallTime::parse(&command.before)) {
+        (Ok(record), _) => Before::Record(record),
+        (_, Some(time)) => Before::Time(time),
+        _ => {
+            return Err(usage(
+                "--before is a time in UTC, such as 2027-03-01T00:00:00Z, or a record's number",
+            ));
+        }
+    };
+    let failed = |text: String| Failure { code: exit::CONFIGURATION, text };
+    let key = LogKey::load(&command.audit_key).map_err(|error| failed(error.to_string()))?;
+    let now = SystemTime.wall().ok_or_else(|| failed("the clock cannot be read".to_owned()))?;
+    let moved = archive(&args.dir, &command.to, &key, before, now, limits::AUDIT_ARCHIVE_KEEP_MS);
+    let moved = moved.map_err(|error| match &error {
+        ArchiveError::Verify(cause) => Failure { text: error.to_string(), ..not_verified(cause) },
+        _ => failed(error.to_string()),
+    })?;
+    match (moved, args.output) {
+        (moved, Output::Json) => writeln!(out, "{}", json!({ "archived": moved }))?,
+        (None, _) => {
+            writeln!(out, "nothing to archive: whole segments only, and not what the last day wrote")?
+        }
+        (Some(moved), _) => writeln!(
+            out,
+            "archived {} segments; the log begins at record {}, in segment {}",
+            moved.segments, moved.first, moved.segment
+        )?,
+    }
+    Ok(())
+}
+
+fn places(args: &Args) -> Vec<PathBuf> {
+    [std::slice::from_ref(&args.dir), &args.archive].concat()
 }
 
 impl Show {
@@ -265,8 +326,12 @@ fn report_line(report: &Report, kept: bool) -> String {
     } else {
         "; only against the directory's own checkpoint: one kept elsewhere proves more"
     };
+    let early = match report.first {
+        0 => String::new(),
+        first => format!("; records before number {first} are archived"),
+    };
     format!(
-        "verified {} records in {} segments, {} of them signed, from {} to {}, root {}{torn}{own}",
+        "verified {} records in {} segments, {} of them signed, from {} to {}, root {}{early}{torn}{own}",
         report.records,
         report.segments,
         report.signed,
@@ -280,6 +345,7 @@ fn report_json(report: &Report, kept: bool) -> Value {
     json!({
         "verified": true,
         "records": report.records,
+        "first": report.first,
         "segments": report.segments,
         "signed": report.signed,
         "root": report.root.to_string(),
@@ -392,13 +458,15 @@ mod tests {
 
     impl Place {
         fn run(&self, command: Command, output: Output) -> (Result<(), Failure>, String) {
-            let args = Args { dir: self.directory.path().join("audit"), output, command };
+            let args =
+                Args { dir: self.directory.path().join("audit"), archive: Vec::new(), output, command };
             let mut out = Vec::new();
             let outcome = match &args.command {
                 Command::Verify(command) => verified(&args, command, &mut out),
                 Command::Show(command) => shown(&args, command, &mut out),
                 Command::Flips => flipped(&args, &mut out),
                 Command::Checkpoint(key) => checkpoint(&args, key, &mut out),
+                Command::Archive(command) => archived(&args, command, &mut out),
             };
             (outcome, String::from_utf8(out).unwrap())
         }

@@ -90,6 +90,9 @@ pub struct StorageSection {
     /// The systemd credential that holds that key; this or `audit_key_file`.
     #[serde(default)]
     pub audit_key_credential: Option<String>,
+    /// The file that is let go when the disk is full, MiB; 0 is none.
+    #[serde(default = "default_ballast_mib")]
+    pub ballast_mib: u32,
 }
 
 /// `[admin]`
@@ -384,6 +387,11 @@ fn default_reattest_within_ms() -> u32 {
 
 fn default_answer_within_ms() -> u32 {
     10_000
+}
+
+/// A segment of the audit log: room for some hundred thousand denials, or for what administrators do in a day.
+fn default_ballast_mib() -> u32 {
+    64
 }
 
 /// The port after the two that `init` proposes.

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod agent;
 pub mod audit;
+pub mod backup;
 pub mod completions;
 pub mod config;
 pub mod deliver;
@@ -22,6 +23,7 @@ pub mod init;
 pub mod keep;
 pub mod keyplace;
 pub mod launch;
+pub mod restore;
 pub mod serve;
 mod terminal;
 pub mod verify;

@@ -7,12 +7,14 @@
 mod assemble;
 mod keep;
 mod keys;
+mod marked;
 mod notify;
 mod recover;
 mod sealed;
 mod stopped;
 
 pub use assemble::{Server, StartError};
+pub(in crate::cli) use keys::open_any;
 pub use stopped::{Stopped, open_stopped};
 
 use crate::cli::config::{Config, LogFormat};
@@ -53,6 +55,13 @@ pub async fn run(args: Args) -> u8 {
         Err(StartError::EndedSealed) => exit::OK,
         Err(error) => {
             eprintln!("portcullis: not started: {error}");
+            if matches!(error, StartError::Store(_) | StartError::Log(_) | StartError::LogMissing)
+                || matches!(error, StartError::StoreBehindLog { .. })
+            {
+                eprintln!(
+                    "portcullis: nothing was changed; deploy/backup.md says what to keep, and how to restore"
+                );
+            }
             exit::CONFIGURATION
         }
     }

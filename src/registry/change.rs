@@ -227,13 +227,13 @@ async fn follow(
 }
 
 /// A commit that failed, and the second record that is owed for its intent.
-struct Failed {
-    error: ChangeError,
+pub(super) struct Failed {
+    pub(super) error: ChangeError,
     owed: Option<Event>,
 }
 
 /// Intent, then commit, under one number.
-async fn commit(
+pub(super) async fn commit(
     vault: &Vault,
     recorder: &Recorder,
     act: AdminAct,

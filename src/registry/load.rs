@@ -33,6 +33,16 @@ pub enum StoredRevocation {
     },
 }
 
+impl StoredRevocation {
+    /// The name that it is stored under.
+    pub fn name(&self) -> String {
+        match self {
+            StoredRevocation::Identity { identity, .. } => format!("identity {identity}"),
+            StoredRevocation::Key { key_sha256, .. } => format!("key {key_sha256}"),
+        }
+    }
+}
+
 /// The name of the one policy record.
 pub const POLICY: &str = "policy";
 

@@ -10,11 +10,17 @@ mod change;
 pub mod dealing;
 pub mod keys;
 mod load;
+mod replay;
+mod restore;
 
 pub use load::{POLICY, StoredRevocation};
 
 pub use administrator::{Administrator, Administrators, Role, TWO_PERSONS, TwoPersons};
 pub use change::{Change, ChangeError, Changed, enrol_first, enrol_offline};
+pub use replay::Since;
+#[cfg(test)]
+pub(crate) use restore::leave_unaccepted;
+pub use restore::{Restored, conclude, narrow, not_accepted, prepare_acceptance};
 
 use crate::broker::Broker;
 use crate::store::vault::Vault;

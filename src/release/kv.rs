@@ -221,6 +221,28 @@ impl Kv {
         self.finish(transaction, Some(&previous), metadata, json!({ "destroyed_versions": destroyed }))
     }
 
+    /// Prepares that version `version` was put and is lost: what is older is not released in its place, and its number is not
+    /// given again.
+    pub async fn supersede(
+        &self,
+        path: &SecretPath,
+        version: u64,
+        now: WallTime,
+    ) -> Result<Prepared, KvError> {
+        let (previous, mut metadata) = self.current(path).await?;
+        if version <= metadata.current {
+            return Err(KvError::VersionUnknown);
+        }
+        metadata.current = version;
+        let lost = VersionState { created: now, destroyed: Some(now), digest: String::new() };
+        metadata.versions.insert(version, lost);
+        let mut transaction = Transaction::default();
+        if let Some(oldest) = metadata.drop_oldest() {
+            transaction.deletes.push(self.vault.key_of(Kind::SecretValue, &value_name(path, oldest)));
+        }
+        self.finish(transaction, Some(&previous), metadata, json!({ "lost_version": version }))
+    }
+
     /// A page of the secrets whose paths begin with `prefix`, past the place `after`.
     pub async fn list(
         &self,

@@ -121,6 +121,11 @@ async fn serve(vault: &Vault, name: &str, act: &Act) -> Result<Option<Vec<u8>>, 
     Ok(None)
 }
 
+/// Whether `value` is higher than `than`, as integers.
+pub fn is_higher(value: &[u8], than: &[u8]) -> bool {
+    compare(value, than) == Ordering::Greater
+}
+
 fn higher(value: &[u8], than: &Opened) -> bool {
     compare(value, &than.body) == Ordering::Greater
 }
@@ -136,6 +141,8 @@ fn significant(bytes: &[u8]) -> &[u8] {
     bytes.get(zeros..).unwrap_or_default()
 }
 
+/// The mark of the highest wall time ever seen: 8 bytes, big-endian, milliseconds. The running broker raises it.
+pub const HIGHEST_TIME: &str = "clock/highest";
 /// Requests that wait: the callers are a handful of threads.
 const QUEUE: usize = 64;
 /// Another writer of the same mark is rare; this many in a row is a fault.

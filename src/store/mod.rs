@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::fmt;
 
+pub mod backup;
 mod chunks;
 mod committer;
 mod files;
@@ -24,9 +25,12 @@ pub mod marks;
 pub(crate) mod memory;
 pub mod record;
 pub mod sled;
+pub mod space;
 pub mod vault;
+mod watched;
 
 pub use vault::{Kind, NextKeyring, Opened, Vault};
+pub use watched::{Export, Part};
 
 /// A key and its value.
 #[derive(Clone, PartialEq, Eq)]

@@ -42,16 +42,20 @@ impl SledStore {
     /// Makes an empty store in `directory`, which is made too where it is missing, and opens it.
     /// Errs `Exists` where there is anything of a store in it already.
     pub fn create(directory: &Path) -> Result<Self, StoreError> {
+        SledStore::create_at(directory, StoreId::random()?, CommitNumber(0))
+    }
+
+    /// As [`SledStore::create`], for what is restored: of that id, and its first commit is the one after `last`.
+    pub fn create_at(directory: &Path, id: StoreId, last: CommitNumber) -> Result<Self, StoreError> {
         make_directory(directory).map_err(unavailable)?;
         let lock = lock(directory)?;
         if marker(directory).exists() || engine_directory(directory).exists() {
             return Err(StoreError::Exists);
         }
-        let id = StoreId::random()?;
         let db = open_engine(directory)?;
         let mut batch = ::sled::Batch::default();
         batch.insert(chunks::FORMAT_KEY, format_record(id));
-        batch.insert(chunks::COMMIT_KEY, &0_u64.to_be_bytes());
+        batch.insert(chunks::COMMIT_KEY, &last.0.to_be_bytes());
         db.apply_batch(batch).and_then(|()| db.flush()).map_err(|error| chunks::from_sled(&error))?;
         let sync = log_sync(directory).map_err(unavailable)?;
         sync().map_err(unavailable)?;
@@ -68,6 +72,8 @@ impl SledStore {
         }
         let lock = lock(directory)?;
         let id = read_marker(directory)?;
+        // Before the engine is there, so that nothing is touched.
+        check_blobs(directory)?;
         let db = open_engine(directory)?;
         let sync = log_sync(directory).map_err(unavailable)?;
         // A process that was killed leaves writes in the page cache that look durable and are not.
@@ -110,10 +116,7 @@ impl SledStore {
         sync: Sync,
         lock: File,
     ) -> Result<Self, StoreError> {
-        let blobs = engine_directory(directory).join("blobs");
-        if !blobs_empty(&blobs) {
-            return Err(chunks::damaged("`blobs` holds values that were never synced"));
-        }
+        let blobs = check_blobs(directory)?;
         let gate = RwLock::new(CommitNumber(read_number(&db)?));
         let inner = Arc::new(Inner {
             db,
@@ -235,6 +238,13 @@ impl Drop for SledStore {
         }
         self.inner = None;
     }
+}
+
+/// Where sled would put what is too large for a segment; whatever is there was never synced.
+fn check_blobs(directory: &Path) -> Result<PathBuf, StoreError> {
+    let blobs = engine_directory(directory).join("blobs");
+    let empty = blobs_empty(&blobs);
+    empty.then_some(blobs).ok_or_else(|| chunks::damaged("`blobs` holds values that were never synced"))
 }
 
 fn open_engine(directory: &Path) -> Result<::sled::Db, StoreError> {

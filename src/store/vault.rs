@@ -8,6 +8,7 @@
 use super::keyring::Keyring;
 use super::keysource::{KeySource, Lock};
 use super::record::{self, Place, damaged};
+use super::watched::{Export, Watched};
 use super::{CommitNumber, Entry, Expect, Store, StoreError, Transaction};
 use crate::limits;
 use arc_swap::ArcSwap;
@@ -67,6 +68,8 @@ kinds! {
 /// Typed access to a store: seals on the way in, opens on the way out.
 pub struct Vault {
     store: Arc<dyn Store>,
+    /// The same, as a backup sees it.
+    watched: Arc<Watched>,
     /// Replaced in a [`Turn`] alone, so that none commits what an older one sealed.
     keyring: ArcSwap<Keyring>,
     /// Held for writing by a [`Turn`], for reading by every other commit, so that a number once named is had.
@@ -120,7 +123,10 @@ impl Vault {
     }
 
     fn new(store: Arc<dyn Store>, keyring: Keyring) -> Self {
-        Vault { store, keyring: ArcSwap::from_pointee(keyring), turns: RwLock::new(()) }
+        // Every commit from here on is seen, a keyring's too: a backup beside a rotation carries the keys of all it carries.
+        let watched = Arc::new(Watched::new(store));
+        let keyring = ArcSwap::from_pointee(keyring);
+        Vault { store: watched.clone(), watched, keyring, turns: RwLock::new(()) }
     }
 
     /// Where the sealed keyring stands.
@@ -156,6 +162,16 @@ impl Vault {
     /// The engine below.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Begins to copy everything as it is stored: ciphertext, names hidden.
+    pub async fn export(&self) -> Result<Export, StoreError> {
+        self.watched.export().await
+    }
+
+    /// A MAC over `text` that only who has this store's keys can make; the same in every term.
+    pub fn vouch(&self, text: &str) -> String {
+        vouch(&self.keyring.load(), text)
     }
 
     /// The store key of a fact: the kind's code and an HMAC of the name.
@@ -412,7 +428,14 @@ async fn bounded<T>(wait: impl Future<Output = T>) -> Result<T, StoreError> {
     waited.map_err(|_| StoreError::Unavailable("another change does not end".into()))
 }
 
-const KEYRING_KEY: &[u8] = &[0];
+/// The MAC of [`Vault::vouch`].
+pub(super) fn vouch(keyring: &Keyring, text: &str) -> String {
+    hex::encode(keyring.hide(VOUCHED, text))
+}
+
+pub(super) const KEYRING_KEY: &[u8] = &[0];
+/// No kind has this code, so what is vouched for is no record's name.
+const VOUCHED: u8 = 0xff;
 
 #[cfg(test)]
 mod tests {

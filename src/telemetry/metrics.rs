@@ -10,6 +10,7 @@ use super::page::{Page, flag, number, of, one, seconds};
 use super::pulse::Pulse;
 use super::{Parts, Telemetry, standing};
 use crate::registry::Administrators;
+use crate::store::space::Level;
 use crate::time::{Now, WallTime};
 use crate::transport::DomainStatus;
 use crate::transport::domain::InputStatus;
@@ -212,13 +213,15 @@ fn writers(page: &mut Page<'_>, parts: &Parts, pulse: &Pulse) -> Result<(), Erro
     let silences =
         silences.iter().map(|(thread, ns)| of("thread", *thread, Duration::from_nanos(*ns).as_secs_f64()));
     page.gauges("silent_seconds", "Since a thread that writes last answered.", silences)?;
-    let disks = pulse.disks();
-    let free = disks.iter().map(|disk| of("directory", disk.directory, number(disk.free_bytes)));
+    let mut looked = parts.space.standing();
+    looked.retain(|one| one.level != Level::Unknown);
+    let disks =
+        || looked.iter().flat_map(|one| one.directories.iter().map(move |directory| (*directory, one)));
     page.gauges(
         "disk_free_bytes",
         "Bytes that the broker may still write to this directory's file system.",
-        free,
+        disks().map(|(directory, disk)| of("directory", directory, number(disk.free_bytes))),
     )?;
-    let size = disks.iter().map(|disk| of("directory", disk.directory, number(disk.size_bytes)));
+    let size = disks().map(|(directory, disk)| of("directory", directory, number(disk.total_bytes)));
     page.gauges("disk_size_bytes", "The size of that file system.", size)
 }

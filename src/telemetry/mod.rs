@@ -21,10 +21,10 @@ use crate::broker::Broker;
 use crate::collateral::Holdings;
 use crate::measure::Named;
 use crate::registry::Registry;
+use crate::store::space::Space;
 use crate::transport::Shards;
 use crate::transport::certificate::ServerIdentity;
 use pulse::Pulse;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
@@ -53,8 +53,8 @@ pub struct Parts {
     pub handshakes: Arc<Named>,
     /// The broker's own certificate.
     pub identity: ServerIdentity,
-    /// The store's directory, and the audit log's.
-    pub directories: [(&'static str, PathBuf); 2],
+    /// The room of store and log.
+    pub space: Arc<Space>,
 }
 
 /// What is known, for whoever asks. It outlives no broker and is there before it.

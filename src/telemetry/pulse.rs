@@ -1,5 +1,5 @@
 //! What is asked again and again, so that an answer to a probe is never older than seconds and costs nothing: do the threads
-//! that write answer, and how full are the disks.
+//! that write answer.
 //!
 //! *Takes* the store and the log. *Gives* how long each has been silent. *Denies* nothing. *Source*: NIST SP 800-53 SI-17.
 
@@ -7,7 +7,6 @@ use super::{Telemetry, standing};
 use crate::limits;
 use crate::store::StoreError;
 use crate::time::Stopwatch;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,19 +18,7 @@ pub(super) struct Pulse {
     committer: Mutex<Stopwatch>,
     audit: Mutex<Stopwatch>,
     sealed: AtomicBool,
-    disks: Mutex<Option<(Stopwatch, Vec<Disk>)>>,
     beats: watch::Sender<u64>,
-}
-
-/// Room on the file system of one directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Disk {
-    /// `store` or `audit`.
-    pub(super) directory: &'static str,
-    /// Bytes that the broker may still write.
-    pub(super) free_bytes: u64,
-    /// Bytes in all.
-    pub(super) size_bytes: u64,
 }
 
 impl Default for Pulse {
@@ -41,7 +28,6 @@ impl Default for Pulse {
             committer: now,
             audit: Mutex::new(Stopwatch::start()),
             sealed: AtomicBool::new(false),
-            disks: Mutex::new(None),
             beats: watch::Sender::new(0),
         }
     }
@@ -71,14 +57,6 @@ impl Pulse {
         self.sealed.load(Ordering::Relaxed)
     }
 
-    /// Room on the disks; nothing where the last look is too long ago to mean anything.
-    pub(super) fn disks(&self) -> Vec<Disk> {
-        let longest = limits::DISK_LOOK_MS.saturating_mul(5_000_000);
-        let looked = lock(&self.disks);
-        let recent = looked.as_ref().filter(|(at, _)| at.nanoseconds() <= longest);
-        recent.map(|(_, disks)| disks.clone()).unwrap_or_default()
-    }
-
     /// Counts the looks.
     pub(super) fn beats(&self) -> watch::Receiver<u64> {
         self.beats.subscribe()
@@ -93,7 +71,7 @@ pub(super) async fn run(telemetry: Arc<Telemetry>) {
             return;
         }
     }
-    tokio::join!(committer(&telemetry), audit(&telemetry), disks(&telemetry), beat(&telemetry));
+    tokio::join!(committer(&telemetry), audit(&telemetry), beat(&telemetry));
 }
 
 async fn committer(telemetry: &Telemetry) {
@@ -118,30 +96,6 @@ async fn audit(telemetry: &Telemetry) {
         }
         pause(limits::PULSE_MS).await;
     }
-}
-
-/// A file system that hangs holds one thread, and its figures are gone until it answers.
-async fn disks(telemetry: &Telemetry) {
-    let Some(parts) = telemetry.parts.get() else { return };
-    loop {
-        let directories = parts.directories.clone();
-        if let Ok(disks) = tokio::task::spawn_blocking(move || look(&directories)).await {
-            *lock(&telemetry.pulse.disks) = Some((Stopwatch::start(), disks));
-        }
-        pause(limits::DISK_LOOK_MS).await;
-    }
-}
-
-fn look(directories: &[(&'static str, PathBuf)]) -> Vec<Disk> {
-    let disk = |(directory, path): &(&'static str, PathBuf)| {
-        let found = rustix::fs::statvfs(path).ok()?;
-        Some(Disk {
-            directory,
-            free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
-            size_bytes: found.f_blocks.saturating_mul(found.f_frsize),
-        })
-    };
-    directories.iter().filter_map(disk).collect()
 }
 
 /// Whoever watches looks again, and the journal hears where what could be released changes.

@@ -184,3 +184,60 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     drop(child.0.stdout.take());
     assert_eq!(child.0.wait().unwrap().code(), Some(0));
 }
+
+/// A log of two years ago in three segments, made by the library; `archive` moves whole segments of days gone by.
+#[test]
+fn an_archive_its_log_and_both_together_verify_and_are_searched() {
+    use portcullis::audit::checkpoint::LogKey;
+    use portcullis::audit::record::{Event, Record};
+    use portcullis::time::{BootTime, WallTime};
+    let place = crate::world::Place::new();
+    let (log, key, public) = (place.at("old"), place.path("old.key"), place.path("old.pub"));
+    let signer = LogKey::create(Path::new(&key), "portcullis/old").unwrap();
+    write(Path::new(&public), format!("{}\n", signer.public()), 0o644);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (opened, _) = portcullis::audit::log::Log::open(&log, signer, WallTime(u64::MAX), |_| ()).unwrap();
+    let start = crate::world::wall().0 - 2 * 365 * 86_400_000;
+    let state = "x".repeat(200 * 1024);
+    for number in 0..700_u64 {
+        let event = Event::Clock { state: state.clone() };
+        let (id, boot_id) = (format!("{number:032x}"), "boot".to_owned());
+        // The last ones are of today, as of a log that goes on.
+        let time = WallTime(if number < 690 { start + number * 60_000 } else { crate::world::wall().0 });
+        runtime
+            .block_on(opened.append(&Record { id, time, boot_time: BootTime(number), boot_id, event }))
+            .unwrap();
+    }
+    opened.close();
+    let (archive, run) = (place.path("archive"), |arguments: &[&str]| place.audit_of(&log, arguments));
+    let kept = run(&["checkpoint", "--key", &public]).must(0).stdout;
+    write(&place.at("kept"), kept, 0o644);
+    let kept = place.path("kept");
+    let to = |before: &'static str| {
+        ["archive", "--before", before, "--to", &archive, "--audit-key", &key].map(str::to_owned)
+    };
+    let call = |arguments: [String; 7]| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        place.audit_of(&log, &arguments)
+    };
+    assert!(call(to("1999-01-01T00:00:00Z")).must(0).text().contains("nothing to archive"));
+    call(to("yesterday")).must(64);
+    let archived = call(to("400")).must(0).text();
+    assert!(archived.contains("archived 1 segments; the log begins at record "), "{archived}");
+    let rest = run(&["verify", "--key", &public, "--checkpoint", &kept]).must(0).text();
+    assert!(rest.contains("verified 700 records in 2 segments") && rest.contains("are archived"), "{rest}");
+    let alone = place.audit_of(&place.at("archive"), &["verify", "--key", &public]).must(0).text();
+    assert!(alone.contains("in 1 segments"), "{alone}");
+    let both =
+        run(&["verify", "--key", &public, "--checkpoint", &kept, "--archive", &archive]).must(0).text();
+    assert!(both.contains("verified 700 records in 3 segments") && !both.contains("archived"), "{both}");
+    let first = format!("{:032x}", 5);
+    let found = |more: &[&str]| {
+        let arguments = [&["show", "--decision", &first], more].concat();
+        run(&arguments).must(0).text().lines().count()
+    };
+    assert_eq!((found(&[]), found(&["--archive", &archive])), (0, 1));
+    // Without what says where it begins, it is a log that was cut.
+    fs::remove_file(log.join("archived")).unwrap();
+    assert!(run(&["verify", "--key", &public]).must(1).stderr.contains("NOT VERIFIED"));
+}

@@ -24,6 +24,8 @@ mod corim;
 mod admin;
 mod apply;
 mod audit;
+mod backup;
+mod damage;
 mod completions;
 mod exec;
 mod figures;

@@ -32,6 +32,8 @@ pub enum Effect {
     Widens,
     /// Ends the suspicion of the clock.
     AcceptsClock,
+    /// Changes nothing and tells nothing: what leaves is ciphertext. Recorded before.
+    Copies,
 }
 
 macro_rules! verbs {
@@ -92,6 +94,9 @@ verbs! {
     AcceptCrl: "crl accept", Widens, [Operations];
     AcceptBundle: "bundle accept", Widens, [Operations];
     Status: "status", Watches, [Operations, Audit];
+    Backup: "backup", Copies, [Operations];
+    ShowRestore: "restore show", Reads, [Operations, Audit];
+    AcceptRestore: "restore accept", Widens, [Operations];
     Explain: "explain", Reads, [Audit];
     PutAdministrator: "administrator put", Widens, [Administrators];
     RemoveAdministrator: "administrator remove", Narrows, [Administrators];
@@ -241,7 +246,7 @@ impl AdminService {
         target: &str,
     ) -> Result<Caller, Status> {
         let connection = extensions.get::<Arc<AdminConnection>>().ok_or_else(answer::defect)?;
-        let changes = !matches!(verb.effect(), Effect::Reads | Effect::Watches);
+        let changes = !matches!(verb.effect(), Effect::Reads | Effect::Watches | Effect::Copies);
         let turn = if changes { Some(self.turn.clone().lock_owned().await) } else { None };
         let key_sha256 = hex::encode(connection.leaf_spki_sha256());
         let (now, suspect) = self.moment();
@@ -275,7 +280,7 @@ impl AdminService {
             self.note_read(&caller, target, Some(status.message().to_owned())).await?;
             return Err(status);
         }
-        if verb.effect() == Effect::Reads {
+        if matches!(verb.effect(), Effect::Reads | Effect::Copies) {
             self.note_read(&caller, target, None).await?;
         }
         Ok(caller)

@@ -7,6 +7,7 @@ mod access;
 mod administrators;
 mod attestation;
 mod answer;
+mod backup;
 mod collateral;
 mod decision;
 mod explain;
@@ -29,9 +30,9 @@ mod written;
 #[cfg(test)]
 mod tests;
 
+pub use crate::store::marks::HIGHEST_TIME;
 pub use access::{Effect, Verb};
 pub use persons::{Persons, persons};
-pub use trust::HIGHEST_TIME;
 
 use crate::collateral::Holdings;
 use crate::limits;
@@ -113,6 +114,13 @@ macro_rules! calls {
                 });
                 called.await.unwrap_or_else(|_| Err(answer::defect()))
             })+
+
+            type BackupStream = backup::Pieces;
+
+            async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<backup::Pieces>, Status> {
+                let caller = self.admit(request.extensions(), Verb::Backup, "").await?;
+                backup::begin(self.clone(), caller).await.map(Response::new)
+            }
         }
     };
 }
@@ -146,6 +154,8 @@ calls! {
     accept_crl: AcceptCrlRequest => AcceptResponse, AcceptCrl, |m| m.trust_domain.clone(), trust::accept_crl;
     accept_bundle: AcceptBundleRequest => AcceptResponse, AcceptBundle, |m| m.trust_domain.clone(), trust::accept_bundle;
     status: StatusRequest => StatusResponse, Status, |_m| String::new(), trust::status;
+    show_restore: ShowRestoreRequest => ShowRestoreResponse, ShowRestore, |_m| String::new(), backup::show_restore;
+    accept_restore: AcceptRestoreRequest => ChangeResponse, AcceptRestore, |_m| "restore".to_owned(), backup::accept_restore;
     explain: ExplainRequest => ExplainResponse, Explain, |m| explain::target(m), explain::explain;
     put_administrator: PutAdministratorRequest => ChangeResponse, PutAdministrator, |m| m.name.clone(), administrators::put;
     remove_administrator: RemoveAdministratorRequest => ChangeResponse, RemoveAdministrator, |m| administrators::target(m), administrators::remove;

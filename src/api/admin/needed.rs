@@ -62,6 +62,10 @@ pub(super) fn needed(denial: Denial) -> &'static str {
         Denial::PolicyUnavailable => "a policy that can be read and compiles: `portcullis admin policy put`",
         Denial::StoreUnavailable => "a store that answers: see the broker's log",
         Denial::AuditUnavailable => "an audit log that can be written: look at its disk and its directory",
+        Denial::RestoreNotAccepted => {
+            "a look at what the restore could not bring back (`portcullis admin restore show`), then \
+             `portcullis admin restore accept`"
+        }
         Denial::ChallengeExpired => "an attester that answers within the time that the challenge names",
         Denial::EvidenceMalformed => {
             "evidence encoded as its format demands: see the record's detail; attester and broker of one \

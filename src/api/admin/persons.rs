@@ -36,7 +36,10 @@ pub fn persons(verb: Verb) -> Persons {
         | Verb::Explain
         | Verb::ListAdministrators
         | Verb::ListPending
-        | Verb::ShowPending => Persons::One,
+        | Verb::ShowPending
+        | Verb::ShowRestore => Persons::One,
+        // What leaves is ciphertext.
+        Verb::Backup => Persons::One,
         // Vendors' own statements, verified, and never older than what was seen.
         Verb::CollateralStatus | Verb::RefreshCollateral | Verb::ImportCollateral => Persons::One,
         // A new term, and all sealed in it: who may read what stays as it is.
@@ -71,7 +74,9 @@ pub fn persons(verb: Verb) -> Persons {
         | Verb::AcceptBundle
         | Verb::PutAdministrator
         // What opens the store, and with it everything.
-        | Verb::Rekey => Persons::Two,
+        | Verb::Rekey
+        // It lets a past release again.
+        | Verb::AcceptRestore => Persons::Two,
         // Disabling narrows, enabling widens; two persons are switched on by one, and off by two.
         Verb::SetSecretDisabled | Verb::SetTwoPersons => Persons::ByRequest,
     }

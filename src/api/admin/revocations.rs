@@ -131,11 +131,7 @@ fn parse(whom: Option<Whom>, why: String) -> Result<StoredRevocation, Status> {
 
 /// The name that it is stored under, and its form.
 fn stored(revocation: &StoredRevocation) -> Result<(String, Vec<u8>), Status> {
-    let name = match revocation {
-        StoredRevocation::Identity { identity, .. } => format!("identity {identity}"),
-        StoredRevocation::Key { key_sha256, .. } => format!("key {key_sha256}"),
-    };
-    Ok((name, serde_json::to_vec(revocation).map_err(|_| answer::defect())?))
+    Ok((revocation.name(), serde_json::to_vec(revocation).map_err(|_| answer::defect())?))
 }
 
 /// One more than are kept would leave all of them unread, and so everyone denied.

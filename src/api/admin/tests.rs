@@ -126,6 +126,9 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
         AcceptClock accept_clock AcceptClockRequest {};
         AcceptCrl accept_crl crl;
         AcceptBundle accept_bundle AcceptBundleRequest { trust_domain: "example.org".into() };
+        Backup backup BackupRequest {};
+        ShowRestore show_restore ShowRestoreRequest {};
+        AcceptRestore accept_restore AcceptRestoreRequest {};
         Status status StatusRequest {};
         Explain explain ExplainRequest { identity: ID.into(), secret: "kv/a".into(), ..Default::default() };
         PutAdministrator put_administrator administrator(&Operator::new(), &["audit"]);

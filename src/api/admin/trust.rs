@@ -10,7 +10,8 @@ use crate::audit::record::Event;
 use crate::proto::admin::accept_crl_request::Issuer;
 use crate::proto::admin::*;
 use crate::spiffe::TrustDomain as Domain;
-use crate::store::{Kind, marks};
+use crate::store::Kind;
+use crate::store::marks::{self, HIGHEST_TIME};
 use crate::time::Now;
 use crate::transport::DomainStatus;
 use crate::transport::trust::AcceptError;
@@ -146,6 +147,7 @@ pub(super) async fn status(
         epochs: epochs(service),
         counts: counts(service, now).await,
         commit: vault.store().last_commit().await.ok().map(|commit| commit.0),
+        restore_not_accepted: broker.recorder.is_withheld(),
         two_persons: super::two_persons::names(service).await,
     })
 }
@@ -223,6 +225,3 @@ fn not_accepted(error: &AcceptError) -> Status {
         AcceptError::Denied(_) | AcceptError::Marks(_) => answer::refuse(answer::Refusal::Unavailable, error),
     }
 }
-
-/// The mark of the highest wall time ever seen: 8 bytes, big-endian, milliseconds. The running broker raises it.
-pub const HIGHEST_TIME: &str = "clock/highest";

@@ -7,6 +7,7 @@
 
 mod administrator;
 mod apply;
+mod backup;
 mod collateral;
 mod explain;
 mod failure;
@@ -89,6 +90,10 @@ enum Command {
     /// Rotate, rewrap and rekey the store's own keys.
     #[command(subcommand)]
     Key(key::Command),
+    Backup(backup::Backup),
+    /// Show and accept a restore.
+    #[command(subcommand)]
+    Restore(backup::RestoreCommand),
     /// List, show, approve, reject and withdraw changes that wait for a second person.
     #[command(subcommand)]
     Pending(pending::Command),
@@ -129,6 +134,8 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Explain(command) => explain::run(command, &operators).await,
         Command::Administrator(command) => administrator::run(command, &operators).await,
         Command::Key(command) => key::run(command, &operators).await,
+        Command::Backup(command) => backup::backup(command, &operators).await,
+        Command::Restore(command) => backup::restore(command, &operators).await,
         Command::Pending(command) => pending::run(command, &operators).await,
         Command::TwoPersons(command) => pending::two_persons(command, &operators).await,
         Command::Apply(command) => apply::run(command, &operators).await,

@@ -85,6 +85,11 @@ impl Lines for StatusResponse {
                 lines.push(format!("{name}: CANNOT BE READ: everything is denied"));
             }
         }
+        if self.restore_not_accepted {
+            lines.push(
+                "RESTORED AND NOT ACCEPTED: everything is denied until `admin restore accept`".to_owned(),
+            );
+        }
         let shared = self.two_persons.join(", ");
         lines.push(format!("changes that wait for a second person: {}", or(&shared, "none")));
         let counts: Vec<String> = self.counts.iter().map(|(name, count)| format!("{name} {count}")).collect();

@@ -13,6 +13,7 @@ use crate::challenge::admission::Admission;
 use crate::cli::config::{Config, TwoPersonsMode};
 use crate::cli::evidence::NoMarks;
 use crate::cli::serve::keep::{self, Collateral, EvidenceFiles, Heard};
+use crate::cli::serve::marked::Marked;
 use crate::cli::serve::recover::{self, Recovered};
 use crate::cli::serve::{keys, sealed};
 use crate::collateral::Holdings;
@@ -29,6 +30,7 @@ use crate::release::kv::Kv;
 use crate::release::{Barrier, Engine, Engines};
 use crate::store::marks::{self, StoredMarks};
 use crate::store::sled::SledStore;
+use crate::store::space::Space;
 use crate::store::{StoreError, Vault};
 use crate::telemetry::{Operations, Parts, Telemetry};
 use crate::time::{Clock, Now, TimeSource, WallTime};
@@ -99,6 +101,7 @@ pub struct Server {
     shutdown: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
     keeper: JoinHandle<()>,
+    space: Arc<Space>,
     /// Last of all: a stream that was left ends its records there.
     _shards: Arc<Shards>,
     operations: Operations,
@@ -108,6 +111,9 @@ impl Server {
     /// Opens what is on disk, settles what an earlier process left open, loads, listens.
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
         let operations = start_operations(config)?;
+        let space = space(config);
+        // Where the disk is full the store does not open: the ballast makes room first.
+        space.make_room();
         let key = log_key(config)?;
         examine(config, &key, reading(source.as_ref())?)?;
         let listeners = Listeners::bind(config).await?;
@@ -121,6 +127,7 @@ impl Server {
         };
         let now = reading(source.as_ref())?;
         let mut recovered = Recovered::new(now);
+        recover::check_log_there(&config.storage.audit, vault.store().last_commit().await?)?;
         let lived = highest_time(&vault).await?;
         let since = recover::view(now, lived);
         let (log, report) = open_log(config, key, since, |record| recovered.take(record))?;
@@ -130,8 +137,19 @@ impl Server {
         let clock = Arc::new(Clock::new(source, highest));
         let recorder = Arc::new(Recorder::new(log, clock.boot_id()));
         recover::settle(&recorder, owed, now).await?;
+        if let Some(restored) = crate::registry::not_accepted(&vault).await? {
+            tracing::error!(
+                to = restored.to,
+                "the store was restored: nothing is released until `admin restore accept`"
+            );
+            recorder.withhold(true);
+        }
+        space.look();
+        recorder.set_spent(space.is_spent());
         let kv = Arc::new(Kv::new(vault.clone())?);
-        let (broker, collateral) = assemble(config, &vault, clock, recorder, recovered, kv.clone()).await?;
+        let marked = Arc::new(Marked::all_of(&vault).await?);
+        let assembled = assemble(config, &vault, clock, recorder, recovered, kv.clone(), marked.clone());
+        let (broker, collateral) = assembled.await?;
         let broker = Arc::new(broker);
         let registry = Arc::new(Registry::new(vault.clone(), broker.clone(), own_digest()));
         if config.admin.two_persons == TwoPersonsMode::Always {
@@ -146,7 +164,8 @@ impl Server {
             commit: vault.store().last_commit().await?.0,
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
-        Server::listen(config, broker, registry, kv, collateral, operations, &listeners).await
+        let doors = (&listeners, operations);
+        Server::listen(config, broker, registry, kv, (marked, space), collateral, doors).await
     }
 
     async fn listen(
@@ -154,9 +173,9 @@ impl Server {
         broker: Arc<Broker>,
         registry: Arc<Registry>,
         kv: Arc<Kv>,
+        (marked, space): (Arc<Marked>, Arc<Space>),
         collateral: Collateral,
-        operations: Operations,
-        listeners: &Listeners,
+        (listeners, operations): (&Listeners, Operations),
     ) -> Result<Server, StartError> {
         let (shutdown, stopped) = watch::channel(false);
         let handshakes = Arc::new(Named::new(Cause::names()));
@@ -181,6 +200,7 @@ impl Server {
             registry.vault().clone(),
             EvidenceFiles::new(config.evidence.clone(), collateral),
             heard,
+            (marked, space.clone()),
             stopped,
         ));
         operations.telemetry().serving(Parts {
@@ -190,7 +210,7 @@ impl Server {
             holdings,
             handshakes,
             identity: server_identity(config, Arc::new(tls::crypto_provider())),
-            directories: [("store", config.storage.data.clone()), ("audit", config.storage.audit.clone())],
+            space: space.clone(),
         });
         Ok(Server {
             broker,
@@ -200,6 +220,7 @@ impl Server {
             shutdown,
             listeners,
             keeper,
+            space,
             _shards: shards,
             operations,
         })
@@ -233,6 +254,11 @@ impl Server {
     /// What administrators keep.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// How much room the disks have, as it was last looked at.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
     /// Drains the listeners, records the stop, and closes the log.
@@ -329,8 +355,9 @@ async fn assemble(
     recorder: Arc<Recorder>,
     recovered: Recovered,
     kv: Arc<Kv>,
+    marked: Arc<Marked>,
 ) -> Result<(Broker, Collateral), StartError> {
-    let marks: Arc<dyn Marks> = Arc::new(DurableMarks(StoredMarks::start(vault.clone())?));
+    let marks: Arc<dyn Marks> = Arc::new(DurableMarks(StoredMarks::start(vault.clone())?, marked));
     let (domains, now) = (config.domains(), clock.untrusted());
     let collateral_marks = marks.clone();
     let opened = tokio::task::spawn_blocking(move || Trust::open(domains, marks, now)).await;
@@ -391,6 +418,12 @@ async fn open_collateral(
     verifiers.set_hardware(hardware);
     verifiers.set_supply(Arc::new(holdings.clone()));
     Ok(Collateral { holdings, marks })
+}
+
+/// The room of store and log. A store that is not there yet has none to look at.
+fn space(config: &Config) -> Arc<Space> {
+    let bytes = u64::from(config.storage.ballast_mib).saturating_mul(1024 * 1024);
+    Arc::new(Space::new(&config.storage.data, &config.storage.audit, bytes))
 }
 
 /// What `serve --check` found.
@@ -517,7 +550,7 @@ fn again(listener: &std::net::TcpListener, address: SocketAddr) -> Result<TcpLis
 }
 
 /// The store's marks, as the transport wants them.
-struct DurableMarks(StoredMarks);
+struct DurableMarks(StoredMarks, Arc<Marked>);
 
 impl Marks for DurableMarks {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, MarksUnavailable> {
@@ -525,10 +558,14 @@ impl Marks for DurableMarks {
     }
 
     fn raise(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
-        self.0.raise(name, value).map_err(|_| MarksUnavailable)
+        self.0.raise(name, value).map_err(|_| MarksUnavailable)?;
+        self.1.owe(name, value, false);
+        Ok(())
     }
 
     fn replace(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
-        self.0.replace(name, value).map_err(|_| MarksUnavailable)
+        self.0.replace(name, value).map_err(|_| MarksUnavailable)?;
+        self.1.owe(name, value, true);
+        Ok(())
     }
 }

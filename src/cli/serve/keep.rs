@@ -5,11 +5,13 @@ use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::case::Case;
 use crate::cli::evidence::EvidenceSection;
+use crate::cli::serve::marked::Marked;
 use crate::collateral::Holdings;
 use crate::denial::Denial;
 use crate::limits;
 use crate::measure::Named;
 use crate::registry::attestation;
+use crate::store::space::Space;
 use crate::store::{Vault, marks};
 use crate::time::ClockEvent;
 use crate::transport::Marks;
@@ -61,6 +63,7 @@ pub async fn run(
     vault: Arc<Vault>,
     mut files: EvidenceFiles,
     mut heard: Heard,
+    (marked, space): (Arc<Marked>, Arc<Space>),
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut ticks = tokio::time::interval(Duration::from_millis(limits::RELOAD_MS));
@@ -68,12 +71,14 @@ pub async fn run(
     let mut count = 0_u64;
     let counters = tokio::spawn(keep_counters(broker.clone(), vault.clone(), stopped.clone()));
     let refreshing = files.collateral.holdings.keep_fresh();
+    let room = tokio::spawn(keep_room(broker.clone(), space));
     loop {
         tokio::select! {
             _ = stopped.changed() => break,
             _ = ticks.tick() => {
                 count = count.wrapping_add(1);
-                tick(&broker, &vault, count).await;
+                tick(&broker, &vault, &marked, count).await;
+                marked.settle(&broker).await;
                 if count.is_multiple_of(EVIDENCE_TICKS) {
                     files.look(&broker).await;
                 }
@@ -84,6 +89,7 @@ pub async fn run(
         }
     }
     refreshing.abort();
+    room.abort();
     if counters.await.is_err() {
         tracing::error!("the counters of TPMs were not all kept; the audit log has them");
     }
@@ -102,7 +108,7 @@ async fn keep_counters(broker: Arc<Broker>, vault: Arc<Vault>, mut stopped: watc
     attestation::keep_counters(broker.verifiers.seen(), &vault).await;
 }
 
-async fn tick(broker: &Arc<Broker>, vault: &Vault, count: u64) {
+async fn tick(broker: &Arc<Broker>, vault: &Vault, marked: &Marked, count: u64) {
     let now = broker.clock.untrusted();
     reload(broker).await;
     probe_log(broker).await;
@@ -129,6 +135,8 @@ async fn tick(broker: &Arc<Broker>, vault: &Vault, count: u64) {
         let highest = broker.clock.highest().0.to_be_bytes();
         if let Err(error) = marks::raise(vault, HIGHEST_TIME, &highest).await {
             tracing::error!(%error, "the highest time could not be kept");
+        } else if count.is_multiple_of(RECORD_TIME_TICKS) {
+            marked.owe(HIGHEST_TIME, &highest, false);
         }
     }
 }
@@ -181,6 +189,21 @@ impl EvidenceFiles {
     }
 }
 
+/// Where the disk is full its ballast is let go, and what is recorded from then on is denials and acts of administrators. By
+/// itself: a file system that hangs holds up this look alone.
+async fn keep_room(broker: Arc<Broker>, space: Arc<Space>) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(limits::DISK_LOOK_MS));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let looking = space.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || looking.look()).await {
+            tracing::error!(%error, "the room on the disk was not looked at");
+        }
+        broker.recorder.set_spent(space.is_spent());
+    }
+}
+
 /// Files are read where blocking is allowed; a reload that panics leaves the snapshots, whose ends still hold.
 async fn reload(broker: &Arc<Broker>) {
     let (trust, now) = (broker.trust.clone(), broker.clock.untrusted());
@@ -217,5 +240,7 @@ const HEARD: usize = 256;
 /// The highest time is kept every so many ticks: a start is then at most ten seconds too lenient, and the log's own last
 /// record usually makes up for those.
 const KEEP_TIME_TICKS: u64 = 10;
+/// And recorded once an hour, for a restore.
+const RECORD_TIME_TICKS: u64 = 3_600;
 /// Roots, lists and collateral change by the day.
 const EVIDENCE_TICKS: u64 = 10;

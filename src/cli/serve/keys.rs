@@ -44,18 +44,26 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
 /// The same beside no running broker: shares are asked for here, at the terminal or as lines of standard input.
 pub(in crate::cli) async fn open_offline(config: &Config) -> Result<Arc<Vault>, StartError> {
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
+    Ok(open_any(&config.storage, store).await?)
+}
+
+/// Opens a store's keyring, or a restored one's, with the first of the configured sources that does.
+pub(in crate::cli) async fn open_any(
+    storage: &StorageSection,
+    store: Arc<dyn Store>,
+) -> Result<Arc<Vault>, StoreError> {
     let lock = Vault::lock_of(store.as_ref()).await?;
     let mut first = None;
-    for source in config.storage.key_sources(&lock).map_err(StoreError::from)? {
+    for source in storage.key_sources(&lock)? {
         match Vault::open(store.clone(), source.as_ref()).await {
             Ok(vault) => return Ok(Arc::new(vault)),
             Err(error @ (StoreError::KeySource(_) | StoreError::KeyringRefused)) => {
                 first.get_or_insert(error);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
-    Err(first.unwrap_or(StoreError::KeyringRefused).into())
+    Err(first.unwrap_or(StoreError::KeyringRefused))
 }
 
 /// Whether a key that is read from a place opens this keyring, before the store itself is opened: what is missing, or another

@@ -9,6 +9,7 @@ use crate::limits;
 use crate::release::lease::{Lease, Leases};
 use crate::store::CommitNumber;
 use crate::time::{Now, WallTime};
+use std::path::Path;
 
 /// Records since then matter for what is kept in memory: the longest lease, and a latch until it is forgotten.
 pub fn horizon(now: Now) -> WallTime {
@@ -99,10 +100,17 @@ impl Recovered {
             | Event::AdminRead { .. }
             | Event::Clock { .. }
             | Event::Input { .. }
+            | Event::Mark { .. }
             | Event::Started { .. }
             | Event::Stopped {} => {}
         }
     }
+}
+
+/// A used store without its log does not start, before a new log is begun beside it.
+pub fn check_log_there(directory: &Path, stored: CommitNumber) -> Result<(), StartError> {
+    let absent = crate::audit::is_absent(directory).map_err(|error| StartError::Log(error.to_string()))?;
+    if absent && stored.0 > FIRST_COMMITS { Err(StartError::LogMissing) } else { Ok(()) }
 }
 
 /// Holds the log against the store. Refuses a store that is older than what the log says was acknowledged.

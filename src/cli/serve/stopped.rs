@@ -27,6 +27,7 @@ pub async fn open_stopped(config: &Config, source: &dyn TimeSource, now: Now) ->
     let key = assemble::log_key(config)?;
     assemble::examine(config, &key, now)?;
     let vault = keys::open_offline(config).await?;
+    recover::check_log_there(&config.storage.audit, vault.store().last_commit().await?)?;
     let (log, report) = assemble::open_log(config, key, recover::horizon(now), |_| ())?;
     let last_intent = Registry::last_applied_intent(&vault).await?;
     let owed = recover::reconcile(&report, vault.store().last_commit().await?, last_intent)?;

@@ -158,6 +158,8 @@ impl Bench {
         enrol_first(&vault, &recorder, &first, now).await.unwrap();
         let (ca, domain) = domain(directory.path());
         let trust = Arc::new(Trust::open(vec![domain], Arc::new(MemoryMarks::default()), now));
+        // As after a restore, so that there is one to accept.
+        crate::registry::leave_unaccepted(&vault).await;
         let kv = Arc::new(Kv::new(vault.clone()).unwrap());
         let broker = Arc::new(broker(clock, trust, recorder, kv.clone()));
         let registry = Arc::new(Registry::new(vault, broker, BTreeSet::from([[0xbb; 32]])));

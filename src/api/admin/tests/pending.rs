@@ -90,6 +90,23 @@ async fn with_one_administrator_a_change_is_made_at_once_and_with_two_after_the_
 }
 
 #[tokio::test]
+async fn a_restore_is_accepted_by_two_and_releases_nothing_while_it_waits_for_the_second() {
+    let bench = Bench::new().await;
+    let recorder = &bench.registry.broker().recorder;
+    recorder.withhold(true);
+    let bob = bench.operator("bob", &[Role::Operations]).await;
+    let accepted = bench.service.accept_restore(bench.root.asks(AcceptRestoreRequest {})).await.unwrap();
+    let waits = accepted.into_inner().proposal;
+    assert!(!waits.is_empty() && recorder.is_withheld());
+    assert_eq!(approve(&bench, &bench.root, &waits).await, Code::FailedPrecondition);
+    assert!(recorder.is_withheld());
+    assert_eq!(approve(&bench, &bob, &waits).await, Code::Ok);
+    assert!(!recorder.is_withheld());
+    let again = bench.service.accept_restore(bench.root.asks(AcceptRestoreRequest {})).await;
+    assert_eq!(code(again), Code::NotFound);
+}
+
+#[tokio::test]
 async fn nobody_approves_or_rejects_their_own_whatever_the_certificate() {
     let bench = Bench::new().await;
     // Another key of the same person, put while that person was alone.
