@@ -1,7 +1,7 @@
 //! What a full release costs, beside the sum of its primitives, and what else has a bound, in one run:
-//! `cargo bench --bench release [-- --quick]`. With `-- --load CALLERS SECONDS` it is a load generator: it starts a broker, or,
-//! where `PORTCULLIS_BROKER` and the other variables of a workload are set, asks that one for `PORTCULLIS_LOAD_SECRET` with
-//! the evidence of the node's own attester.
+//! `cargo bench --bench release [-- --quick]`; with `-- --formats` what hardware evidence costs, alone. With
+//! `-- --load CALLERS SECONDS` it is a load generator: it starts a broker, or, where `PORTCULLIS_BROKER` and the other
+//! variables of a workload are set, asks that one for `PORTCULLIS_LOAD_SECRET` with the evidence of the node's own attester.
 //!
 //! The broker runs as its users run it, in a process of its own, so its CPU is its own; callers, attester and signatures
 //! are in this one. One line a figure: `figure <name> <value> <unit> bound <op> <value>`.
@@ -53,6 +53,9 @@ fn main() {
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
     formats();
+    if arguments.iter().any(|argument| argument == "--formats") {
+        return;
+    }
     runtime.block_on(bench(if quick { Duration::from_secs(2) } else { Duration::from_secs(8) }));
 }
 

@@ -501,3 +501,5 @@ pub const PULSE_MS: u64 = 1_000;
 pub const LIVE_MS: u64 = 10_000;
 /// How often room on the disks is looked at, milliseconds: at 100 MB/s, half a gigabyte.
 pub const DISK_LOOK_MS: u64 = 5_000;
+/// Files in one directory that `admin apply` reads: more are not what a person looks through before they are applied.
+pub const APPLY_FILES: usize = 4096;

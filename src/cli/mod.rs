@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod agent;
 pub mod audit;
+pub mod completions;
 pub mod config;
 pub mod deliver;
 pub mod demo;

@@ -41,17 +41,6 @@ impl DcapHeld {
         usable.fold(self.base.clone(), |trust, part| trust.with_collateral(part.collateral().clone()))
     }
 
-    /// What is still to be had for a quote.
-    pub(super) fn missing<E: AsRef<[u8]>>(
-        &self,
-        quote: &Quote<'_>,
-        endorsements: &[E],
-        now: Now,
-    ) -> Vec<Item> {
-        let trust = self.trust_for(quote, now);
-        tdx::needed(quote, endorsements, &trust, now).into_iter().map(Item::Dcap).collect()
-    }
-
     /// Takes a part in, unless it is older than what is held, or was ever seen: nobody goes back behind a TCB recovery.
     pub(super) fn take(&mut self, part: GenuinePart, oldest: Age, now: Now) -> Result<(), Failure> {
         let question = part.question();
@@ -61,13 +50,19 @@ impl DcapHeld {
         if self.parts.get(&question).is_some_and(|held| part.is_older_than(held.part())) {
             return Err(Failure::Older);
         }
+        self.put(part, now);
+        Ok(())
+    }
+
+    /// Takes a part in, in whatever one's place.
+    pub(super) fn put(&mut self, part: GenuinePart, now: Now) {
+        let question = part.question();
         if self.parts.len() >= limits::DCAP_KEPT_PARTS && !self.parts.contains_key(&question) {
             let first = self.parts.iter().min_by_key(|(_, held)| held.ends()).map(|(first, _)| *first);
             first.and_then(|first| self.parts.remove(&first));
         }
         let (issued, ends) = (part.part().issued, part.ends());
         self.parts.insert(question, Held::new(part, issued, ends, now));
-        Ok(())
     }
 
     /// Whether an item is held and current; none where it is not held.

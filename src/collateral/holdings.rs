@@ -62,7 +62,7 @@ pub(super) struct Inner {
     services: BTreeMap<Service, Mutex<ServiceState>>,
     failed: Mutex<HashMap<Item, BackOff>>,
     faults: Mutex<Vec<FileFault>>,
-    marks: DurableMarks,
+    pub(super) marks: DurableMarks,
     origins: Mutex<HashMap<Item, Origin>>,
     allowances: Mutex<Allowances>,
     /// Raised with each list or statement that was not held before.
@@ -158,6 +158,7 @@ impl Holdings {
         within: Duration,
         now: Now,
     ) -> AtHand<TdxTrust> {
+        self.take_brought(body, endorsements, now).await;
         let missing = |now| self.missing_for_tdx(body, endorsements, now);
         let lacking = self.fetch_missing(missing, None, within, now).await;
         AtHand { trust: self.tdx_trust(body, now), lacking }
@@ -177,7 +178,14 @@ impl Holdings {
     /// What a `tdx` or `sgx` document needs that neither came along nor is held, current.
     pub fn missing_for_tdx<E: AsRef<[u8]>>(&self, body: &[u8], endorsements: &[E], now: Now) -> Vec<Item> {
         let Ok(quote) = tdx::parse(body) else { return Vec::new() };
-        locked(&self.0.dcap).missing(&quote, endorsements, now)
+        let trust = locked(&self.0.dcap).trust_for(&quote, now);
+        let Ok(platform) = tdx::platform(&quote) else { return Vec::new() };
+        let known = platform
+            .questions()
+            .into_iter()
+            .filter_map(|question| self.0.marks.known(&question).map(|age| (question, Some(age))));
+        let trust = trust.with_oldest(known);
+        tdx::needed(&quote, endorsements, &trust, now).into_iter().map(Item::Dcap).collect()
     }
 
     /// Trust for a `sev-snp` document of what is held; nothing is fetched.
@@ -189,13 +197,17 @@ impl Holdings {
         }
     }
 
-    /// Trust for a `tdx` or `sgx` document of what is held; nothing is fetched.
+    /// Trust for a `tdx` or `sgx` document of what is held, which refuses what is older than the marks; nothing is fetched.
     pub fn tdx_trust(&self, body: &[u8], now: Now) -> TdxTrust {
-        let held = locked(&self.0.dcap);
-        match tdx::parse(body) {
-            Ok(quote) => held.trust_for(&quote, now),
-            Err(_) => held.base().clone(),
+        let Ok(quote) = tdx::parse(body) else { return locked(&self.0.dcap).base().clone() };
+        let trust = locked(&self.0.dcap).trust_for(&quote, now);
+        let Ok(platform) = tdx::platform(&quote) else { return trust };
+        let known = platform.questions().map(|question| (question, self.0.marks.known(&question)));
+        // Nobody reads the marks for a platform that somebody made up; its quote is refused all the same.
+        if known.iter().all(|(_, age)| age.is_some()) || tdx::is_issued(&quote, &trust) {
+            return trust.with_oldest(known);
         }
+        trust
     }
 
     /// Gets items, each from its service unless it is held and current; what could not be had within the time given comes

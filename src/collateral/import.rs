@@ -65,7 +65,13 @@ impl Inner {
         }
     }
 
-    fn import(&self, what: Import, bytes: &[u8], origin: Origin, now: Now) -> Result<Changes, Failure> {
+    pub(super) fn import(
+        &self,
+        what: Import,
+        bytes: &[u8],
+        origin: Origin,
+        now: Now,
+    ) -> Result<Changes, Failure> {
         let mut changes = Changes::default();
         match what {
             Import::SevSnpCertificate => {

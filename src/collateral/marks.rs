@@ -11,6 +11,7 @@ use super::holdings::locked;
 use super::item::Item;
 use crate::evidence::sev_snp::{ListMark, SevSnpTrust, SigningKey};
 use crate::evidence::tdx::{Age, Question};
+use crate::limits;
 use crate::time::WallTime;
 use crate::transport::{Marks, MarksUnavailable};
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ use std::sync::{Arc, Mutex};
 pub(super) struct DurableMarks {
     marks: Arc<dyn Marks>,
     kept: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// What the marks of Intel's parts say, as far as they were read; of genuine platforms and parts alone.
+    known: Mutex<BTreeMap<Question, Age>>,
 }
 
 /// Makes a trust refuse lists that are older than any that was ever seen; to be called once its roots are in it, and before
@@ -39,7 +42,25 @@ pub fn remember_lists(trust: &mut SevSnpTrust, marks: &dyn Marks) -> Result<(), 
 
 impl DurableMarks {
     pub(super) fn new(marks: Arc<dyn Marks>) -> Self {
-        DurableMarks { marks, kept: Mutex::default() }
+        DurableMarks { marks, kept: Mutex::default(), known: Mutex::default() }
+    }
+
+    /// How new a statement or list of Intel's must be, where that was read already.
+    pub(super) fn known(&self, question: &Question) -> Option<Age> {
+        locked(&self.known).get(question).copied()
+    }
+
+    /// Reads how new a statement or list of Intel's must be, for [`DurableMarks::known`]. Blocks.
+    pub(super) fn learn(&self, question: &Question) -> Result<(), Failure> {
+        let read = self.oldest(question)?;
+        let mut known = locked(&self.known);
+        // What is let go is read again.
+        if known.len() >= limits::DCAP_KEPT_PARTS {
+            known.clear();
+        }
+        let age = known.entry(*question).or_default();
+        *age = read.max(*age);
+        Ok(())
     }
 
     /// How new a statement or list of Intel's must be. Blocks.
@@ -61,8 +82,30 @@ impl DurableMarks {
             self.raise(list_name(&mark.root, mark.signing_key), list_value(mark))?;
         }
         for (question, age) in parts {
+            // What was seen counts at once, and where it cannot be kept, too.
+            if let Some(known) = locked(&self.known).get_mut(question) {
+                *known = (*age).max(*known);
+            }
             self.raise(part_name(question), value(*age))?;
         }
+        Ok(())
+    }
+
+    /// Sets the mark of a list, lower too: an administrator's act alone. Blocks.
+    pub(super) fn set_list(&self, mark: &ListMark) -> Result<(), Failure> {
+        self.set(list_name(&mark.root, mark.signing_key), list_value(mark))
+    }
+
+    /// The same of a statement or list of Intel's. Blocks.
+    pub(super) fn set_part(&self, question: &Question, age: Age) -> Result<(), Failure> {
+        self.set(part_name(question), value(age))?;
+        locked(&self.known).insert(*question, age);
+        Ok(())
+    }
+
+    fn set(&self, name: String, value: Vec<u8>) -> Result<(), Failure> {
+        self.marks.replace(&name, &value).map_err(|MarksUnavailable| Failure::MarksUnavailable)?;
+        locked(&self.kept).insert(name, value);
         Ok(())
     }
 

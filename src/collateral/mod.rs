@@ -16,6 +16,7 @@
 //!   own deadline; a service that says 429 or 5xx, or says nothing, is left alone for a while, in which callers hear so at once.
 //! - **One exchange at a time for one item**, however many wait for it; it goes on when they give up.
 
+mod accept;
 mod allowance;
 mod back_off;
 mod config;

@@ -179,13 +179,7 @@ impl SevSnpHeld {
     ) -> Result<Taken, Failure> {
         let mut trust = self.trust.clone();
         let mark = trust.hand_in_list(bytes, signing_key, self.list_max_age_seconds, now);
-        let mark = mark.map_err(|error| match error {
-            TrustError::ListOlder => Failure::Older,
-            TrustError::ListMalformed | TrustError::ListWithoutEnd => {
-                Failure::WrongContent(error.to_string())
-            }
-            other => Failure::Untrusted(other.to_string()),
-        })?;
+        let mark = mark.map_err(of_list)?;
         let roots = trust.roots();
         let root = roots.iter().find(|root| root.sha256 == mark.root).ok_or(Failure::Defect)?;
         if asked.is_some_and(|asked| asked != root.product) {
@@ -197,6 +191,24 @@ impl SevSnpHeld {
         self.trust = trust;
         let item = Item::SevSnpList { product: root.product, signing_key };
         Ok(Taken { item, bytes: bytes.to_vec(), gone: None })
+    }
+
+    /// How new a list is, whatever was seen before.
+    pub(super) fn mark_of_list(
+        &self,
+        bytes: &[u8],
+        signing_key: SigningKey,
+        now: Now,
+    ) -> Result<ListMark, Failure> {
+        let mut trust = self.trust.clone();
+        trust.marks().iter().for_each(|mark| trust.forget(mark));
+        trust.hand_in_list(bytes, signing_key, self.list_max_age_seconds, now).map_err(of_list)
+    }
+
+    /// Takes the list of this mark in, in whatever one's place.
+    pub(super) fn accept_list(&mut self, bytes: &[u8], mark: &ListMark, now: Now) -> Result<Taken, Failure> {
+        self.trust.forget(mark);
+        self.take_list(bytes, mark.signing_key, None, now)
     }
 
     /// Whether an item is held and current; none where it is not held.
@@ -264,6 +276,14 @@ impl SevSnpHeld {
         let oldest = oldest.clone();
         self.certificates.remove(&oldest);
         Some(Item::SevSnpCertificate { paths: vec![oldest] })
+    }
+}
+
+fn of_list(error: TrustError) -> Failure {
+    match error {
+        TrustError::ListOlder => Failure::Older,
+        TrustError::ListMalformed | TrustError::ListWithoutEnd => Failure::WrongContent(error.to_string()),
+        other => Failure::Untrusted(other.to_string()),
     }
 }
 

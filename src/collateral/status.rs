@@ -48,6 +48,8 @@ pub enum Origin {
     Imported,
     /// The directory, at a start.
     Directory,
+    /// An attester's evidence, which it came along with.
+    Brought,
 }
 
 impl Origin {
@@ -57,6 +59,7 @@ impl Origin {
             Origin::Fetched => "fetched",
             Origin::Imported => "imported",
             Origin::Directory => "read from the directory",
+            Origin::Brought => "brought along with evidence",
         }
     }
 }

@@ -108,6 +108,11 @@ impl PolicySet {
         self.rules.keys().map(String::as_str)
     }
 
+    /// Each policy's own text, by its name, ascending: for people who compare two sets.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, String)> {
+        self.rules.iter().map(|(name, rule)| (name.as_str(), rule.policy.to_string()))
+    }
+
     fn build(words: Vocabulary, all: CedarSet) -> Result<PolicySet, PolicyError> {
         let mut index = Index::default();
         let mut rules = BTreeMap::new();

@@ -129,7 +129,7 @@ fn inputs(page: &mut Page<'_>, parts: &Parts, now: Now) -> Result<(), Error> {
     )?;
     let hardware = broker.verifiers.hardware();
     let mut first: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
-    for (format, end) in standing::collateral_ends(&hardware.1) {
+    for (format, end) in standing::collateral_ends(&hardware.1, &parts.holdings, now) {
         let left = first.entry(format).or_insert(u64::MAX);
         *left = end.since(now.wall).min(*left);
     }

@@ -18,6 +18,7 @@ pub use listener::Operations;
 pub use standing::Obstacle;
 
 use crate::broker::Broker;
+use crate::collateral::Holdings;
 use crate::measure::Named;
 use crate::registry::Registry;
 use crate::transport::Shards;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// The threads that serve workloads.
     pub shards: Arc<Shards>,
+    /// Fetched, imported and kept collateral.
+    pub holdings: Holdings,
     /// Connections that came to nothing, by cause.
     pub handshakes: Arc<Named>,
     /// The broker's own certificate.

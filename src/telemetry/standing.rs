@@ -6,6 +6,7 @@
 use super::Parts;
 use super::pulse::Pulse;
 use crate::broker::Broker;
+use crate::collateral::{Holdings, Service};
 use crate::denial::Denial;
 use crate::evidence::hardware::{Hardware, Held};
 use crate::evidence::{nitro, process, sev_snp, tdx, tpm2};
@@ -88,9 +89,18 @@ pub(super) fn node_ends(broker: &Broker) -> Option<Vec<WallTime>> {
     nodes.as_ref().as_ref().map(|nodes| nodes.iter().map(|node| node.not_after).collect())
 }
 
-/// The ends of collateral that is kept, by format: lists of `sev-snp`, all parts of `tdx`.
-pub(super) fn collateral_ends(hardware: &Hardware) -> Vec<(&'static str, WallTime)> {
-    let mut ends = Vec::new();
+/// The ends of all collateral that is configured, imported, fetched or kept, by format.
+pub(super) fn collateral_ends(
+    hardware: &Hardware,
+    holdings: &Holdings,
+    now: Now,
+) -> Vec<(&'static str, WallTime)> {
+    let format = |service| match service {
+        Service::SevSnp => sev_snp::FORMAT,
+        Service::Tdx => tdx::FORMAT,
+    };
+    let held = holdings.status(now).held.into_iter();
+    let mut ends: Vec<_> = held.map(|item| (format(item.service), item.ends)).collect();
     if let Held::Known(trust) = &hardware.sev_snp {
         let lists = trust.roots().into_iter().flat_map(|root| root.lists);
         ends.extend(lists.map(|(_, end)| (sev_snp::FORMAT, end)));

@@ -102,6 +102,14 @@ impl Site {
         self.world.attempt_with(quote).await
     }
 
+    /// A quote with what its attester brought along of Intel's.
+    async fn ask_bringing(&self, collateral: &[u8]) -> Result<v1::Released, tonic::Status> {
+        let quote = |binding: &[u8; 64]| {
+            vec![document("tdx", self.machines.tdx.quote(binding), vec![collateral.to_vec()])]
+        };
+        self.world.attempt_with(quote).await
+    }
+
     #[track_caller]
     fn released(&self, outcome: Result<v1::Released, tonic::Status>) {
         outcome.unwrap_or_else(|status| panic!("{}", self.world.why(&status)));
@@ -300,6 +308,24 @@ async fn what_is_in_the_directory_is_used_after_a_restart_with_the_service_gone(
     site.world.start().await;
     site.released(site.ask_with(&chip).await);
     site.released(site.ask_with_quote().await);
+}
+
+#[tokio::test]
+async fn an_attester_brings_nothing_older_than_what_another_brought_before_a_restart() {
+    let mut site = Site::new().await;
+    let recovered = |number: u32| {
+        site.machines.tdx.collateral_with(|info| info["tcbEvaluationDataNumber"] = number.into())
+    };
+    let (older, newer) = (recovered(17), recovered(19));
+    // Nothing is fetched, and no directory keeps what was brought: the mark alone does.
+    site.server.stop().await;
+    site.released(site.ask_bringing(&older).await);
+    site.released(site.ask_bringing(&newer).await);
+    site.world.stop().await;
+    site.world.start().await;
+    let outcome = site.ask_bringing(&older).await;
+    says(&site.world.refused(outcome, Denial::CollateralStale), "a newer one was seen");
+    site.released(site.ask_bringing(&newer).await);
 }
 
 #[tokio::test]

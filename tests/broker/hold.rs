@@ -438,6 +438,74 @@ async fn a_drain_hands_held_leases_over_and_leaves_them_standing() {
     assert!(world.leases().iter().any(|lease| lease.id == released.lease_id));
 }
 
+/// KiB of this process's own memory: broker and guests are both in it.
+fn anonymous_kibibytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// So many held leases, over as few connections as can be.
+async fn hold_many(world: &World) -> Vec<Asked> {
+    let attester = world.attester();
+    let mut held_streams = Vec::new();
+    while held_streams.len() < HOLDS {
+        let connection = world.connect().await.expect("it connects");
+        for _ in 0..HOLDS_PER_CONNECTION.min(HOLDS - held_streams.len()) {
+            let mut asked = ask(&connection, held(900)).await.expect("a challenge");
+            asked.stream.send(Ask::Evidence(attester.evidence(&asked.binding()))).await.unwrap();
+            match within_a_minute(&mut asked).await {
+                Ok(Some(Answer::Released(_))) => held_streams.push(asked),
+                other => panic!("not released: {other:?}"),
+            }
+        }
+    }
+    held_streams
+}
+
+async fn within_a_minute(asked: &mut Asked) -> Result<Option<Answer>, Status> {
+    let message = tokio::time::timeout(Duration::from_secs(60), asked.stream.message()).await;
+    Ok(message.expect("within a minute")?.and_then(|message| message.step))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_holds_are_handed_over_by_a_drain_and_taken_up_by_the_next_broker() {
+    let limits =
+        "[limits]\nrequests_per_key_per_second = 1000000\nrequests_per_identity_per_second = 1000000\n";
+    let mut world = World::build(Build { limits, ..Build::default() }).await;
+    let before = anonymous_kibibytes();
+    let held_streams = hold_many(&world).await;
+    assert_eq!(world.leases().len(), HOLDS);
+    let grown = anonymous_kibibytes().saturating_sub(before);
+    assert!(grown < HOLDS as u64 * HOLD_KIBIBYTES, "{grown} KiB for {HOLDS} holds");
+    let server = world.server.take().unwrap();
+    let stopping = tokio::spawn(server.stop());
+    let mut ids = std::collections::BTreeSet::new();
+    for mut asked in held_streams {
+        let status = within_a_minute(&mut asked)
+            .await
+            .expect_err("each ends with a status, not with a lost connection");
+        let (reason, id) = reason_and_id(&status);
+        assert_eq!(reason, Reason::VerificationNotPossible.name());
+        ids.insert(id.unwrap());
+    }
+    assert_eq!(ids.len(), HOLDS, "each by a record of its own");
+    tokio::time::timeout(Duration::from_secs(60), stopping).await.expect("it waits for nobody").unwrap();
+    world.start().await;
+    let drained = world.records().into_iter().filter(|record| record.denial() == Some(Denial::HoldDrained));
+    assert_eq!(drained.filter(|record| ids.contains(&record.id.to_string())).count(), HOLDS);
+    assert_eq!(world.leases().len(), HOLDS, "what was handed over stands until its end");
+    let taken_up = hold_many(&world).await;
+    assert_eq!((taken_up.len(), world.leases().len()), (HOLDS, 2 * HOLDS));
+    eprintln!("{HOLDS} holds: {grown} KiB, broker and guests together");
+}
+
+const HOLDS: usize = 1_000;
+/// One less than a connection may have.
+const HOLDS_PER_CONNECTION: usize = 63;
+/// Of one hold, at both ends, in a debug build, beside whatever tests run meanwhile.
+const HOLD_KIBIBYTES: u64 = 256;
+
 #[tokio::test]
 async fn a_renewed_lease_stands_until_its_new_end_after_a_restart_and_a_refused_one_does_not() {
     let mut world = quick().await;

@@ -7,7 +7,10 @@ use crate::world::{
 use base64::Engine;
 use serde_json::Value;
 use std::fs;
+use std::path::PathBuf;
 
+#[path = "../support/tdx.rs"]
+mod intel;
 #[path = "../support/tpm2.rs"]
 mod soft;
 mod tpm;
@@ -85,6 +88,7 @@ fn acts(world: &World, lease: &str, decision: &str) -> Vec<Act> {
             "intermediate for vcek of Milan until",
             &format!("collateral import --kind sev-snp-intermediate {ASK}"),
         ),
+        act("collateral accept", "TCB info", &format!("collateral accept --kind dcap {root}/intel.json")),
         act("collateral status", "intermediate for vcek of Milan until", "collateral status"),
         act("collateral refresh", "asked for all", "collateral refresh"),
         act("status", "audit log: written", "status"),
@@ -117,7 +121,7 @@ const ASK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/amd/ask-milan.der"
 /// Reports of AMD's guests are taken, too.
 fn with_sev_snp(place: &Place, more: &str) {
     let text = fs::read_to_string(place.configuration()).unwrap();
-    let text = format!("{text}\n[evidence]\nformats = [\"process\", \"sev-snp\", \"tpm2\"]\n{more}");
+    let text = format!("{text}\n[evidence]\nformats = [\"process\", \"sev-snp\", \"tdx\", \"tpm2\"]\n{more}");
     write(&place.configuration(), text, 0o644);
 }
 
@@ -186,7 +190,10 @@ fn ran(world: &World, who: &str, act: &Act, more: &[&str]) -> Ended {
 #[test]
 fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
     let place = Place::new();
-    with_sev_snp(&place, "");
+    let intel = intel::Plan::at(wall().0 / 1000).make();
+    write(&PathBuf::from(place.path("intel.der")), &intel.root_der, 0o644);
+    write(&PathBuf::from(place.path("intel.json")), &intel.collateral, 0o644);
+    with_sev_snp(&place, &format!("[evidence.tdx]\nroots = [\"{}\"]\n", place.path("intel.der")));
     let (next, line) = (place.path("etc/next.key"), "audit_key_file = \"audit.key\"");
     write(&place.at("etc/next.key"), "7a".repeat(32), 0o600);
     place.reconfigure(line, &format!("{line}\nkey_source_next = \"file:{next}\""));
@@ -510,7 +517,12 @@ fn imported_collateral_is_verified_kept_and_there_after_a_restart() {
     };
     let nothing = world.admin(&["collateral", "status"]).must(0).text();
     assert!(nothing.contains("0 held") && nothing.contains("nothing is fetched"), "{nothing}");
+    let family = "portcullis_collateral_usable_seconds";
+    let figures = || crate::probe::Figures::now(&world.operations_address);
+    assert!(!figures().1.contains(&format!("{family}{{")), "nothing is held");
     import(&world, ASK).must(0);
+    // Until 2045: what was handed in counts among what ends.
+    assert!(figures().sum(family, &[("format", "sev-snp")]) > 86_400.0);
     // What is no intermediate, is cut short, or is nobody's: refused with the cause, and nothing is lost.
     let genuine = fs::read(ASK).unwrap();
     let mut forged = genuine.clone();

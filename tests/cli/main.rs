@@ -22,7 +22,9 @@ mod probe;
 mod corim;
 
 mod admin;
+mod apply;
 mod audit;
+mod completions;
 mod exec;
 mod figures;
 mod get;

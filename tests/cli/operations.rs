@@ -55,7 +55,7 @@ fn while_it_starts_it_lives_and_is_not_ready() {
     let key = fs::read(place.at("etc/audit.key")).unwrap();
     fs::remove_file(place.at("etc/audit.key")).unwrap();
     run(std::process::Command::new("mkfifo").args(["-m", "0600", &place.path("etc/audit.key")])).must(0);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = crate::world::free_address();
     place
         .reconfigure("[operations]\nlisten = \"127.0.0.1:0\"", &format!("[operations]\nlisten = \"{free}\""));
     let mut child = place.serve().stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

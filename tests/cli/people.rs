@@ -1,9 +1,12 @@
 //! Two persons, and what whoever has the host and the key can do beside a broker that is stopped.
 
-use crate::world::{OPEN, Place, World, portcullis, run, write};
+use crate::world::{OPEN, Place, World, portcullis, run, until, write};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 
 /// ada is there; bob has all roles too, from now on.
-fn two(world: &World) {
+pub(crate) fn two(world: &World) {
     world.operator("bob", 3_600_000);
     let certificate = world.path("bob.pem");
     let mut put = vec!["administrator", "put", "bob", "--certificate", &certificate, "--days", "9"];
@@ -13,7 +16,7 @@ fn two(world: &World) {
     assert!(world.admin(&put).must(0).text().starts_with("done"));
 }
 
-fn proposed(world: &World, who: &str, arguments: &[&str]) -> String {
+pub(crate) fn proposed(world: &World, who: &str, arguments: &[&str]) -> String {
     let answer = world.admin_as(who, &[arguments, &["--output", "json"]].concat()).must(0).json();
     let change = answer.get("change").unwrap_or(&answer);
     change["proposal"].as_str().unwrap().to_owned()
@@ -116,4 +119,98 @@ fn a_recovery_with_another_stores_key_makes_nothing() {
     let both =
         run(recover(&place, "carol").args(["--broker-id", "spiffe://cli.example/portcullis"])).must(64);
     assert!(both.stdout.is_empty());
+}
+
+fn approve(world: &World, proposal: &str) -> Value {
+    world.admin_as("bob", &["pending", "approve", proposal, "--output", "json"]).must(0).json()
+}
+
+/// Of the one trust domain: milliseconds for which its bundle, or its lists, may still be used.
+fn usable(world: &World, input: &str) -> u64 {
+    let status = world.admin(&["status", "--output", "json"]).must(0).json();
+    status["trust_domains"][0][input]["usable_for_ms"].as_u64().unwrap_or_else(|| panic!("{status}"))
+}
+
+#[test]
+fn an_import_of_reference_values_is_put_once_a_second_administrator_approved_it() {
+    let world = World::bare();
+    two(&world);
+    let publisher = crate::corim::Publisher::new();
+    let enclave = crate::corim::sha384(crate::corim::unsigned(0), 1);
+    let manifest = crate::corim::Manifest::of(vec![crate::corim::triple("m", &[enclave])]);
+    write(&world.at("m.corim"), publisher.sign(&manifest), 0o644);
+    write(&world.at("acme.pem"), publisher.pem(), 0o644);
+    let (file, signer) = (world.path("m.corim"), world.path("acme.pem"));
+    let import =
+        ["reference", "import", &file, "--signer", &signer, "--format", "nitro", "--name", "imported"];
+    let import = [&import[..], &["--workload", "spiffe://cli.example/b/*", "--days", "3"]].concat();
+    let waits = proposed(&world, "etc/ada", &import);
+    let listed = || world.admin(&["reference", "list"]).must(0).text();
+    assert!(!listed().contains("imported"));
+    // It is made as it was proposed, whatever the file has become.
+    write(&world.at("m.corim"), "something else", 0o644);
+    assert!(!approve(&world, &waits)["record"].as_str().unwrap().is_empty());
+    assert!(listed().contains("imported for spiffe://cli.example/b/*"));
+    world.admin_as("bob", &["pending", "approve", &waits]).must(1);
+}
+
+/// Publishes a list and waits until the broker has read it.
+fn publish_list(world: &World, number: u64) {
+    let state = || {
+        let status = world.admin(&["status", "--output", "json"]).must(0).json();
+        status["trust_domains"][0]["revocation"]["state"].to_string()
+    };
+    let before = state();
+    world.publish_list_for(number, 3_600_000, &[]);
+    until("the list is read", || state() != before);
+}
+
+#[test]
+fn a_list_whose_number_went_back_counts_once_a_second_administrator_approved_it() {
+    let world = World::whole();
+    two(&world);
+    let release = |code| world.exec(&[&format!("--secret={OPEN}:value=A")], "exit 0").must(code);
+    publish_list(&world, 5);
+    release(0);
+    publish_list(&world, 2);
+    release(75);
+    let accept = ["crl", "accept", "cli.example", "--issuer", &world.path("etc/bundle.pem")];
+    let waits = proposed(&world, "etc/ada", &accept);
+    assert!(world.admin(&["pending", "approve", &waits]).must(75).stderr.contains("SECOND_PERSON_NEEDED"));
+    // Neither a proposal nor an approval of one's own changes anything.
+    release(75);
+    approve(&world, &waits);
+    release(0);
+    world.admin_as("bob", &["pending", "approve", &waits]).must(1);
+}
+
+#[test]
+fn a_bundle_whose_sequence_went_back_counts_once_a_second_administrator_approved_it() {
+    let place = Place::new();
+    let pem = std::fs::read_to_string(place.at("etc/bundle.pem")).unwrap();
+    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    assert!(STANDARD.decode(&body).is_ok());
+    place.reconfigure("bundle = \"bundle.pem\"", "bundle = \"bundle.json\"");
+    let publish = |place: &Place, sequence: u64| {
+        let key = serde_json::json!({ "use": "x509-svid", "kty": "EC", "x5c": [body.clone()] });
+        let bundle = serde_json::json!({ "spiffe_sequence": sequence, "keys": [key] });
+        write(&place.at("etc/bundle.new"), bundle.to_string(), 0o644);
+        std::fs::rename(place.at("etc/bundle.new"), place.at("etc/bundle.json")).unwrap();
+    };
+    publish(&place, 9);
+    let world = World::over(place);
+    two(&world);
+    until("the bundle counts", || usable(&world, "bundle") > 0);
+    publish(&world, 3);
+    until("the older one does not", || usable(&world, "bundle") == 0);
+    let waits = proposed(&world, "etc/ada", &["bundle", "accept", "cli.example"]);
+    assert_eq!(usable(&world, "bundle"), 0, "a proposal changes nothing");
+    approve(&world, &waits);
+    until("it counts", || usable(&world, "bundle") > 0);
+    let record =
+        world.records(&["--administrator", "bob", "--kind", "admin-intent"]).pop().unwrap().to_string();
+    assert!(
+        record.contains("\"verb\":\"bundle accept\"") && record.contains("\"proposed_by\":\"ada\""),
+        "{record}"
+    );
 }

@@ -1,5 +1,6 @@
 /* Makes system calls fail with EIO, by LD_PRELOAD: those that FAULTS_TRIGGER has a file for, on files of the directory that
- * the file's first line names. Each failure is a line of the file `failed` beside it.
+ * the file's first line names. Each failure is a line of the file `failed` beside it. Where the second line is `hang`, the call
+ * hangs instead, until the trigger is gone, and is then made.
  *
  *     echo /var/lib/portcullis/store/sled >$FAULTS_TRIGGER/fdatasync
  */
@@ -15,6 +16,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+enum { FAILS = 1, HANGS = 2 };
+
 /* The first line of the trigger, raw, as what is called here may be wrapped below. */
 static int triggered(const char *call, char *directory, size_t size) {
     const char *triggers = getenv("FAULTS_TRIGGER");
@@ -27,8 +30,9 @@ static int triggered(const char *call, char *directory, size_t size) {
     syscall(SYS_close, fd);
     if (count <= 0) return 0;
     directory[count] = 0;
+    int hangs = strstr(directory, "\nhang\n") != NULL;
     directory[strcspn(directory, "\n")] = 0;
-    return 1;
+    return hangs ? HANGS : FAILS;
 }
 
 /* By device and inode, as a process that is not dumpable cannot read its own /proc. */
@@ -48,7 +52,8 @@ static int stands_in(int fd, const char *directory) {
 static int fails(const char *call, int fd) {
     char directory[4096], line[64], path[4096];
     int before = errno;
-    if (!triggered(call, directory, sizeof directory) || !stands_in(fd, directory)) {
+    int how = triggered(call, directory, sizeof directory);
+    if (!how || !stands_in(fd, directory)) {
         errno = before;
         return 0;
     }
@@ -58,6 +63,13 @@ static int fails(const char *call, int fd) {
     if (failed >= 0) {
         syscall(SYS_write, failed, line, length);
         syscall(SYS_close, failed);
+    }
+    while (how == HANGS) {
+        usleep(10000);
+        if (triggered(call, directory, sizeof directory) != HANGS) {
+            errno = before;
+            return 0;
+        }
     }
     errno = EIO;
     return 1;

@@ -22,6 +22,7 @@ mod damage;
 mod disk;
 mod failing;
 mod field;
+mod hanging;
 mod kill;
 mod ledger;
 mod load;
@@ -29,5 +30,7 @@ mod operators;
 mod power;
 mod shim;
 mod space;
+#[path = "../support/probe.rs"]
+mod probe;
 #[path = "../support/cli.rs"]
 mod world;

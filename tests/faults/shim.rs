@@ -29,8 +29,17 @@ impl Shim {
 
     /// From now on `call` fails on the files of `directory`.
     pub fn fail(&self, call: &str, directory: &Path) {
+        self.trigger(call, &format!("{}\n", directory.display()));
+    }
+
+    /// From now on `call` hangs on the files of `directory`, until it is healed.
+    pub fn hang(&self, call: &str, directory: &Path) {
+        self.trigger(call, &format!("{}\nhang\n", directory.display()));
+    }
+
+    fn trigger(&self, call: &str, text: &str) {
         let new = self.triggers.join("new");
-        fs::write(&new, format!("{}\n", directory.display())).unwrap();
+        fs::write(&new, text).unwrap();
         fs::rename(new, self.triggers.join(call)).unwrap();
     }
 
@@ -39,7 +48,7 @@ impl Shim {
         fs::remove_file(self.triggers.join(call)).unwrap();
     }
 
-    /// How many calls were failed so far.
+    /// How many calls were failed, or made to hang, so far.
     pub fn failed(&self) -> usize {
         fs::read_to_string(self.triggers.join("failed")).map_or(0, |text| text.lines().count())
     }

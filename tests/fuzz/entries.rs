@@ -10,6 +10,7 @@ pub mod kit;
 
 use self::kit::{BOUND, IDENTITY, Known, NOW, STORE, corim, kit, log, root_key, tpm2 as tpm, with_file};
 use portcullis::agent::key::FileKey;
+use portcullis::agent::tpm::EkKind;
 use portcullis::appraisal::corim::{Section, SignerKey, Wanted};
 use portcullis::appraisal::{corim as manifests, reference_text};
 use portcullis::audit::checkpoint::{Checkpoint, LogKey, LogPublicKey};
@@ -17,17 +18,20 @@ use portcullis::audit::frame::{HEADER_BYTES, Header};
 use portcullis::audit::record::{Event, Record};
 use portcullis::audit::segment::{Next, Reader};
 use portcullis::cli::config::Config;
+use portcullis::cli::enrolment_files::{self, ChallengeFile, EnrolmentFile, ProofFile, RequestFile};
 use portcullis::evidence::cbor::{self, Rule};
 use portcullis::evidence::outcome::Checks;
 use portcullis::evidence::process::NodeSigner;
 use portcullis::evidence::sev_snp::SevSnpTrust;
 use portcullis::evidence::tdx::Collateral;
+use portcullis::evidence::tpm2::enroll::{Manufacturers, Revocation};
 use portcullis::evidence::tpm2::{AttestationKey, EndorsementKey, EventLog, Hash, PublicArea, Signature};
 use portcullis::evidence::{nitro, process, sev_snp, tdx, tpm2};
 use portcullis::policy::cedar::PolicySet;
 use portcullis::policy::table::Table;
 use portcullis::proto::v1;
 use portcullis::registry::dealing::{self, Dealing, HolderKey};
+use portcullis::release::sealing::Sealed;
 use portcullis::request::{RecipientKey, ReleaseRequest, SecretPath, parse_evidence};
 use portcullis::spiffe::{IdPattern, SpiffeId, TrustDomain};
 use portcullis::store::StoreId;
@@ -75,18 +79,26 @@ entries! {
     tdx_verify: |b| tdx_verify(b, &kit().tdx.endorsements), vec![kit().tdx.body.clone()];
     tdx_endorsement: |b| tdx_verify(&kit().tdx.body, &[b.to_vec()]), kit().tdx.endorsements.clone();
     tdx_collateral: |b| Collateral::parse(b).is_ok(), kit().tdx.endorsements.clone();
+    tdx_genuine: |b| kit().tdx.trust.genuine_parts(b, NOW).is_ok(), kit().tdx.endorsements.clone();
+    tdx_answer: tdx_answer, tdx_answers();
+    sgx_verify: |b| sgx_verify(b, &kit().sgx.endorsements), vec![kit().sgx.body.clone()];
+    sgx_endorsement: |b| sgx_verify(&kit().sgx.body, &[b.to_vec()]), kit().sgx.endorsements.clone();
     tpm2_parse: |b| tpm2::parse(b).is_ok(), vec![kit().tpm2.body.clone()];
     tpm2_verify: tpm2_verify, vec![kit().tpm2.body.clone()];
     tpm2_attest: tpm2_attest, vec![quote().attest(tpm::SHA256)];
     tpm2_signature: |b| Signature::parse(b).is_ok(), vec![kit().ak.sign(b"message")];
     tpm2_public: tpm2_public, vec![kit().ak.public()];
     tpm2_event_log: event_log, vec![kit().event_log.clone()];
+    tpm2_ek_certificate: |b| kit().ek.manufacturers.check(b, &[], NOW).is_ok(), vec![kit().ek.certificate.clone()];
+    tpm2_manufacturer_file: manufacturer_file, [&kit().ek.root[..], &[kit().ek.list.clone()]].concat();
+    tpm2_enrolment_file: enrolment_file, enrolment_seeds();
     cbor: read_cbor, vec![kit().process.body.clone()];
     // Requests and evidence on the wire, and the attester's.
     request_open: |b| v1::Open::decode(b).is_ok_and(|open| ReleaseRequest::parse(open).is_ok()), vec![open_message()];
     request_evidence: evidence_message, vec![evidence_seed()];
     attester_start: portcullis::agent::start_is_sound, vec![start_message()];
     recipient_key: |b| RecipientKey::parse(b).is_ok(), vec![vec![9; 32]];
+    sealed_secret: sealed_secret, vec![kit().recipient.sealed.clone()];
     secret_path: secret_path, vec![b"kv/app/one".to_vec(), b"kv/a-b_c.d/0".to_vec()];
     spiffe_id: spiffe_id, vec![IDENTITY.into(), b"example.org".to_vec(), b"spiffe://example.org/ns/*".to_vec()];
     grpc_timeout: |b| on_text(b, |t| portcullis::api::front::parse_timeout_value(t).is_some()), vec![b"100m".to_vec(), b"99999999H".to_vec()];
@@ -207,6 +219,53 @@ fn tdx_verify(body: &[u8], endorsements: &[Vec<u8>]) -> bool {
     tdx::verify(body, endorsements, &BOUND, &kit().tdx.trust, NOW, &mut Checks::new()).is_ok()
 }
 
+fn sgx_verify(body: &[u8], endorsements: &[Vec<u8>]) -> bool {
+    tdx::verify_sgx(body, endorsements, &BOUND, &kit().sgx.trust, NOW, &mut Checks::new()).is_ok()
+}
+
+/// What a service answers to each question: one byte for which it was, then the header with the chain, a line feed, the body.
+fn tdx_answer(bytes: &[u8]) -> bool {
+    let Some((which, rest)) = bytes.split_first() else { return false };
+    let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+    let (chain, body) = rest.split_at(end);
+    let Ok(chain) = std::str::from_utf8(chain) else { return false };
+    let chain = Some(chain).filter(|chain| !chain.is_empty());
+    let body = body.get(1..).unwrap_or_default();
+    let questions = questions();
+    let question = &questions[usize::from(*which) % questions.len()];
+    kit().tdx.trust.genuine_answer(question, body, chain, NOW).is_ok()
+}
+
+fn questions() -> [tdx::Question; 4] {
+    tdx::Question::of(tdx::Tee::Tdx, kit::tdx::FMSPC, tdx::PckCa::Platform)
+}
+
+fn tdx_answers() -> Vec<Vec<u8>> {
+    let all: serde_json::Value = serde_json::from_slice(&kit().tdx.endorsements[0]).unwrap();
+    let text = |name: &str| all[name].as_str().unwrap().to_owned();
+    let chain = |name: &str| text(name).replace('%', "%25").replace('\n', "%0A").replace(' ', "%20");
+    let answer = |which: usize, chain: String, body: Vec<u8>| {
+        [&[which as u8], chain.as_bytes(), b"\n", body.as_slice()].concat()
+    };
+    let signed = |name: &str, part: &str| {
+        let signature = text(&format!("{part}_signature"));
+        format!(r#"{{"{name}":{},"signature":"{signature}"}}"#, text(part)).into_bytes()
+    };
+    let whole = |(which, question): (usize, &tdx::Question)| match question {
+        tdx::Question::TcbInfo { .. } => {
+            answer(which, chain("tcb_info_issuer_chain"), signed("tcbInfo", "tcb_info"))
+        }
+        tdx::Question::QeIdentity { .. } => {
+            answer(which, chain("qe_identity_issuer_chain"), signed("enclaveIdentity", "qe_identity"))
+        }
+        tdx::Question::PckCrl { .. } => {
+            answer(which, chain("pck_crl_issuer_chain"), text("pck_crl").into_bytes())
+        }
+        tdx::Question::RootCrl => answer(which, String::new(), hex::decode(text("root_ca_crl")).unwrap()),
+    };
+    questions().iter().enumerate().map(whole).collect()
+}
+
 fn tpm2_verify(body: &[u8]) -> bool {
     tpm2::verify(body, &[], &BOUND, &kit().tpm2.trust, &|_| None, NOW, &mut Checks::new()).is_ok()
 }
@@ -222,6 +281,54 @@ fn tpm2_public(bytes: &[u8]) -> bool {
 
 fn event_log(bytes: &[u8]) -> bool {
     EventLog::parse(bytes).map(|log| log.replay(Hash::Sha256).len()).is_ok()
+}
+
+/// Each reader of files that an operator puts there.
+fn manufacturer_file(bytes: &[u8]) -> bool {
+    let roots = Manufacturers::none().and_roots(bytes, Revocation::Demanded);
+    let _ = Manufacturers::none().and_intermediates(bytes);
+    roots.is_ok() | Manufacturers::none().and_lists(bytes).is_ok()
+}
+
+/// Each of the three by which a node's TPM is enrolled.
+fn enrolment_file(bytes: &[u8]) -> bool {
+    with_file("enrolment.json", bytes, |path| {
+        enrolment_files::read::<RequestFile>(path).is_ok()
+            | enrolment_files::read::<ChallengeFile>(path).is_ok()
+            | enrolment_files::read::<ProofFile>(path).is_ok()
+    })
+}
+
+fn enrolment_seeds() -> Vec<Vec<u8>> {
+    let challenge = ChallengeFile {
+        kind: ChallengeFile::KIND.into(),
+        id: "1".into(),
+        ek: EkKind::Rsa2048,
+        ak_name: "000b".into(),
+        id_object: "0a".into(),
+        encrypted_secret: "0b".into(),
+        answer_before: "2026-09-21T15:00:00Z".into(),
+    };
+    let proof = ProofFile { kind: ProofFile::KIND.into(), id: "1".into(), answer: "0c".into() };
+    let request = RequestFile {
+        kind: RequestFile::KIND.into(),
+        ek: EkKind::Rsa2048,
+        ek_public: "0d".into(),
+        ek_certificate: Some(hex::encode(&kit().ek.certificate)),
+        ek_sha256: "0e".repeat(32),
+        ak_public: hex::encode(kit().ak.public()),
+        ak_name: "000b".into(),
+    };
+    let written = [serde_json::to_vec(&request), serde_json::to_vec(&challenge), serde_json::to_vec(&proof)];
+    written.into_iter().map(Result::unwrap).collect()
+}
+
+/// Encapsulated key and ciphertext, as a broker sends them; what opens is what was sealed.
+fn sealed_secret(bytes: &[u8]) -> bool {
+    let (encapsulated_key, ciphertext) = bytes.split_at(bytes.len().min(32));
+    let sealed = Sealed { encapsulated_key: encapsulated_key.to_vec(), ciphertext: ciphertext.to_vec() };
+    let opened = kit().recipient.recipient.open(&sealed, kit::Sealing::INFO);
+    opened.map(|plaintext| assert_eq!(plaintext.as_slice(), b"plaintext")).is_ok()
 }
 
 /// Deterministic CBOR has one encoding, and whatever is deterministic also reads by the wider rule.

@@ -16,6 +16,8 @@ use portcullis::evidence::process::{
 use portcullis::evidence::sev_snp::SevSnpTrust;
 use portcullis::evidence::tdx::TdxTrust;
 use portcullis::evidence::tpm2::{AttestationKey, Counters, EnrolledAk, Tpm2Trust};
+use portcullis::release::sealing::{Recipient, seal};
+use portcullis::request::RecipientKey;
 use portcullis::spiffe::{IdPattern, SpiffeId};
 use portcullis::store::keysource::{Key, KeySource, KeySourceError, Lock};
 use portcullis::time::{BootTime, Now, WallTime};
@@ -26,6 +28,8 @@ use std::sync::OnceLock;
 
 #[path = "../support/corim.rs"]
 pub mod corim;
+#[path = "ek.rs"]
+pub mod ek;
 #[path = "../support/nitro.rs"]
 pub mod nitro;
 #[path = "../support/sev_snp.rs"]
@@ -56,7 +60,10 @@ pub struct Kit {
     pub snp: Machine<SevSnpTrust>,
     pub snp_list: Vec<u8>,
     pub tdx: Machine<TdxTrust>,
+    pub sgx: Machine<TdxTrust>,
     pub tpm2: Machine<Tpm2Trust>,
+    pub ek: ek::Certified,
+    pub recipient: Sealing,
     pub ak: tpm2::Ak,
     pub event_log: Vec<u8>,
     pub publisher: corim::Publisher,
@@ -84,7 +91,10 @@ impl Kit {
             snp,
             snp_list,
             tdx: tdx_machine(),
+            sgx: sgx_machine(),
             tpm2: tpm2_machine(&ak),
+            ek: ek::Certified::new(),
+            recipient: Sealing::new(),
             ak,
             event_log,
             publisher: corim::Publisher::new(),
@@ -157,6 +167,29 @@ fn tdx_machine() -> Machine<TdxTrust> {
     let made = tdx::Plan::at(SECONDS).make();
     let trust = TdxTrust::none().with_root(&made.root_der).unwrap();
     Machine { body: made.quote(&BOUND), endorsements: vec![made.collateral.clone()], trust }
+}
+
+fn sgx_machine() -> Machine<TdxTrust> {
+    let made = tdx::Plan::sgx_at(SECONDS).make();
+    let trust = TdxTrust::none().with_root(&made.root_der).unwrap();
+    Machine { body: made.sgx_quote(&BOUND), endorsements: vec![made.collateral.clone()], trust }
+}
+
+/// A workload's key pair, and a secret that was sealed to it: encapsulated key, then ciphertext.
+pub struct Sealing {
+    pub recipient: Recipient,
+    pub sealed: Vec<u8>,
+}
+
+impl Sealing {
+    pub const INFO: &[u8] = b"what it is sealed under";
+
+    fn new() -> Sealing {
+        let recipient = Recipient::generate().unwrap();
+        let public = RecipientKey::parse(recipient.public_key()).unwrap();
+        let sealed = seal(&public, Sealing::INFO, b"plaintext").unwrap();
+        Sealing { recipient, sealed: [sealed.encapsulated_key, sealed.ciphertext].concat() }
+    }
 }
 
 fn tpm2_machine(ak: &tpm2::Ak) -> Machine<Tpm2Trust> {

@@ -121,6 +121,19 @@ pub fn until(what: &str, done: impl Fn() -> bool) {
     panic!("not in ten seconds: {what}");
 }
 
+/// A loopback address that stays free until it is used: below those that the kernel gives out by itself, and no two of this
+/// process are the same.
+pub fn free_address() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let place = u64::from(std::process::id()) * 97 + NEXT.fetch_add(1, Ordering::SeqCst);
+        let address = format!("127.0.0.1:{}", 15_000 + place % 15_000);
+        if std::net::TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
+}
+
 /// Copies a directory of files and directories.
 pub fn copy_directory(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -224,10 +237,9 @@ impl Place {
     /// Ports that stay the same when the broker is started again, and quick rounds: a lease of 4 s is attested every 1.3 s.
     pub fn settle(&self) {
         let text = fs::read_to_string(self.configuration()).unwrap();
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (workloads, operators) = (free(), free());
-        let text = text.replacen("127.0.0.1:0", &workloads.to_string(), 1);
-        let text = text.replacen("127.0.0.1:0", &operators.to_string(), 1);
+        let (workloads, operators) = (free_address(), free_address());
+        let text = text.replacen("127.0.0.1:0", &workloads, 1);
+        let text = text.replacen("127.0.0.1:0", &operators, 1);
         let text = text.replacen("[storage]", "answer_within_ms = 1000\n\n[storage]", 1);
         write(&self.configuration(), text, 0o644);
     }

@@ -87,6 +87,7 @@ pub struct Synthetic {
     pub root_der: Vec<u8>,
     /// Collateral as one endorsement.
     pub collateral: Vec<u8>,
+    signer_key: EcdsaKeyPair,
     pck_key: EcdsaKeyPair,
     attestation_key: EcdsaKeyPair,
     pck_chain: String,
@@ -138,6 +139,19 @@ impl Plan {
         }
     }
 
+    /// The same platform with an enclave and Intel's word on enclaves.
+    pub fn sgx_at(now: u64) -> Plan {
+        let mut plan = Plan::at(now);
+        plan.tcb_info["id"] = "SGX".into();
+        plan.qe_identity["id"] = "QE".into();
+        let info = plan.tcb_info.as_object_mut().unwrap();
+        info.retain(|name, _| !name.starts_with("tdx"));
+        for level in plan.tcb_info["tcbLevels"].as_array_mut().unwrap() {
+            level["tcb"].as_object_mut().unwrap().remove("tdxtcbcomponents");
+        }
+        plan
+    }
+
     /// Sets the dates of a statement.
     pub fn date(statement: &mut Value, window: Window) {
         statement["issueDate"] = rfc3339(window.begins).into();
@@ -180,6 +194,7 @@ impl Plan {
             pck_key: raw_key(&pck.key()),
             attestation_key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
             pck_chain: [&pck, &pck_ca, &root].map(Authority::pem).concat(),
+            signer_key,
             plan: self,
         }
     }
@@ -207,9 +222,20 @@ impl Plan {
 }
 
 impl Synthetic {
+    /// The collateral with another TCB info, signed by the same key.
+    pub fn collateral_with(&self, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+        let mut tcb_info = self.plan.tcb_info.clone();
+        change(&mut tcb_info);
+        let tcb_info = tcb_info.to_string();
+        let mut collateral: Value = serde_json::from_slice(&self.collateral).unwrap();
+        collateral["tcb_info_signature"] = hex::encode(sign(&self.signer_key, tcb_info.as_bytes())).into();
+        collateral["tcb_info"] = tcb_info.into();
+        collateral.to_string().into_bytes()
+    }
+
     /// A quote that carries `report_data`.
     pub fn quote(&self, report_data: &[u8; 64]) -> Vec<u8> {
-        let (plan, td) = (&self.plan, &self.plan.td);
+        let td = &self.plan.td;
         let version: u16 = if td.v15.is_some() { 5 } else { 4 };
         let mut signed =
             [&version.to_le_bytes()[..], &2_u16.to_le_bytes(), &0x81_u32.to_le_bytes(), &[0; 4]].concat();
@@ -234,6 +260,34 @@ impl Synthetic {
             signed.extend(svn);
             signed.extend(service_td);
         }
+        self.certified(signed, |qe| [&6_u16.to_le_bytes()[..], &(qe.len() as u32).to_le_bytes(), qe].concat())
+    }
+
+    /// A quote of an SGX enclave that carries `report_data`, version 3. Its collateral is that of [`Plan::sgx_at`].
+    pub fn sgx_quote(&self, report_data: &[u8; 64]) -> Vec<u8> {
+        let header = [&3_u16.to_le_bytes()[..], &2_u16.to_le_bytes(), &[0; 4], &[8, 0, 13, 0]].concat();
+        let mut attributes = [0; 16];
+        (attributes[0], attributes[8]) = (0x05, 0xe7);
+        let enclave = [
+            &self.plan.cpu_svn[..],
+            &[0; 32],
+            &attributes,
+            &[0xe1; 32],
+            &[0; 32],
+            &[0xe2; 32],
+            &[0; 96],
+            &7_u16.to_le_bytes(),
+            &3_u16.to_le_bytes(),
+            &[0; 60],
+            report_data,
+        ];
+        let signed = [&header[..], &INTEL, &[0x33; 20], &enclave.concat()].concat();
+        self.certified(signed, <[u8]>::to_vec)
+    }
+
+    /// What is signed with all that vouches for it; `wrap` puts the quoting enclave's part as the version has it.
+    fn certified(&self, signed: Vec<u8>, wrap: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u8> {
+        let plan = &self.plan;
         let key = &self.attestation_key.public_key().as_ref()[1..];
         let authentication = [0x44; 32];
         let hash = digest(&SHA256, &[key, &authentication[..]].concat());
@@ -249,15 +303,8 @@ impl Synthetic {
             &chain,
         ]
         .concat();
-        let data = [
-            &sign(&self.attestation_key, &signed)[..],
-            key,
-            &6_u16.to_le_bytes(),
-            &(qe.len() as u32).to_le_bytes(),
-            &qe,
-        ]
-        .concat();
-        [&signed[..], &(data.len() as u32).to_le_bytes(), &data, &vec![0; td.padding]].concat()
+        let data = [&sign(&self.attestation_key, &signed)[..], key, &wrap(&qe)].concat();
+        [&signed[..], &(data.len() as u32).to_le_bytes(), &data, &vec![0; plan.td.padding]].concat()
     }
 
     fn qe_report(&self, hash: &[u8], tail: u8) -> Vec<u8> {

@@ -98,6 +98,7 @@ verbs! {
     CollateralStatus: "collateral status", Watches, [Operations, Audit];
     RefreshCollateral: "collateral refresh", Widens, [Operations];
     ImportCollateral: "collateral import", Widens, [Operations];
+    AcceptCollateral: "collateral accept", Widens, [Operations];
     ListAdministrators: "administrator list", Reads, [Administrators, Audit];
     RotateKey: "key rotate", Widens, [Keys];
     RewrapKey: "key rewrap", Widens, [Keys];

@@ -5,11 +5,12 @@
 
 use super::access::Caller;
 use super::answer::{self, Refusal};
-use super::{AdminService, written};
+use super::{AdminService, trust, written};
 use crate::audit::record::Event;
 use crate::collateral::{Failure, HeldItem, Holdings, Import, Lacking, ServiceStatus};
 use crate::evidence::sev_snp::SigningKey;
 use crate::limits;
+use crate::proto::admin::accept_collateral_request::What as Accepted;
 use crate::proto::admin::import_collateral_request::What;
 use crate::proto::admin::*;
 use serde_json::json;
@@ -84,12 +85,45 @@ pub(super) async fn import(
         Err(failure) => format!("not imported by {record}: {failure}"),
     };
     note(service, caller, state).await?;
-    let items = imported.map_err(|failure| refused(&failure))?;
+    let items = imported.map_err(|failure| refused(&failure, "imported"))?;
     Ok(ImportCollateralResponse {
         record,
         imported: items.into_iter().map(item).collect(),
         durable: holdings.is_durable(),
     })
+}
+
+/// Going back widens, so two persons do it; the file's hash and what stands tie the approval to both.
+pub(super) async fn accept(
+    service: &AdminService,
+    caller: &Caller,
+    request: AcceptCollateralRequest,
+) -> Result<AcceptResponse, Status> {
+    let holdings = holdings(service)?;
+    let (kind, what, bytes) = match request.what {
+        Some(Accepted::SevSnpVcekList(bytes)) => {
+            ("sev-snp vcek list", Import::SevSnpList(SigningKey::Vcek), bytes)
+        }
+        Some(Accepted::SevSnpVlekList(bytes)) => {
+            ("sev-snp vlek list", Import::SevSnpList(SigningKey::Vlek), bytes)
+        }
+        Some(Accepted::Dcap(bytes)) => ("dcap", Import::Dcap, bytes),
+        None => return Err(answer::invalid("say what the file is")),
+    };
+    let details = json!({ "kind": kind, "sha256": written::sha256(&bytes) });
+    if let Some(waits) = trust::agreed(service, caller, "collateral", &details).await? {
+        return Ok(waits);
+    }
+    let intended = service.registry.intend(caller.act("collateral", details), caller.at).await;
+    let record = intended.map_err(|error| answer::change(&error))?;
+    let accepted = holdings.accept(what, &bytes, caller.now).await;
+    let state = match &accepted {
+        Ok(items) => format!("accepted as it is by {record}: {}", items.join(", ")),
+        Err(failure) => format!("not accepted by {record}: {failure}"),
+    };
+    note(service, caller, state).await?;
+    let accepted = accepted.map_err(|failure| refused(&failure, "accepted"))?;
+    Ok(AcceptResponse { record, accepted, proposal: String::new() })
 }
 
 /// What came of it, on the log.
@@ -100,13 +134,13 @@ async fn note(service: &AdminService, caller: &Caller, state: String) -> Result<
     service.note(caller, event).await.map(drop).map_err(unsettled)
 }
 
-fn refused(failure: &Failure) -> Status {
+fn refused(failure: &Failure, what: &str) -> Status {
     match failure {
         Failure::MarksUnavailable | Failure::ClockSuspect => {
-            answer::refuse(Refusal::Unavailable, format!("nothing was imported: {failure}"))
+            answer::refuse(Refusal::Unavailable, format!("nothing was {what}: {failure}"))
         }
         Failure::Defect => answer::defect(),
-        other => answer::invalid(format!("nothing was imported: {other}")),
+        other => answer::invalid(format!("nothing was {what}: {other}")),
     }
 }
 

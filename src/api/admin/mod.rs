@@ -152,6 +152,7 @@ calls! {
     collateral_status: CollateralStatusRequest => CollateralStatusResponse, CollateralStatus, |_m| String::new(), collateral::status;
     refresh_collateral: RefreshCollateralRequest => RefreshCollateralResponse, RefreshCollateral, |_m| "collateral".to_owned(), collateral::refresh;
     import_collateral: ImportCollateralRequest => ImportCollateralResponse, ImportCollateral, |_m| "collateral".to_owned(), collateral::import;
+    accept_collateral: AcceptCollateralRequest => AcceptResponse, AcceptCollateral, |_m| "collateral".to_owned(), collateral::accept;
     list_administrators: ListAdministratorsRequest => ListAdministratorsResponse, ListAdministrators, |_m| String::new(), administrators::list;
     rotate_key: RotateKeyRequest => RotateKeyResponse, RotateKey, |_m| "key".to_owned(), keys::rotate;
     rewrap_key: RewrapKeyRequest => RewrapKeyResponse, RewrapKey, |_m| "key".to_owned(), keys::rewrap;

@@ -420,6 +420,7 @@ macro_rules! proposable {
 proposable! {
     ConfigureSecret: ConfigureSecretRequest, secrets::configure, |answer| answer;
     SetSecretDisabled: SetSecretDisabledRequest, secrets::set_disabled, |answer| answer;
+    AcceptCollateral: AcceptCollateralRequest, super::collateral::accept, |answer| accepted(answer);
     PutPolicy: PutPolicyRequest, policy::put, |answer| answer.change.unwrap_or_default();
     PutReferenceSets: PutReferenceSetsRequest, reference::put, |answer| answer;
     ImportReferenceSets: ImportReferenceSetsRequest, import::import, |answer| answer.change.unwrap_or_default();

@@ -65,6 +65,7 @@ pub fn persons(verb: Verb) -> Persons {
         | Verb::ImportReferenceSets
         | Verb::EnrolNode
         | Verb::FinishTpmEnrolment
+        | Verb::AcceptCollateral
         | Verb::Unrevoke
         | Verb::AcceptCrl
         | Verb::AcceptBundle

@@ -132,6 +132,7 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
         CollateralStatus collateral_status CollateralStatusRequest {};
         RefreshCollateral refresh_collateral RefreshCollateralRequest {};
         ImportCollateral import_collateral ImportCollateralRequest { what: Some(import_collateral_request::What::SevSnpIntermediate(ASK.to_vec())) };
+        AcceptCollateral accept_collateral AcceptCollateralRequest { what: Some(accept_collateral_request::What::Dcap(bench::INTEL.collateral.clone())) };
         ListAdministrators list_administrators ListAdministratorsRequest {};
         SetTwoPersons set_two_persons SetTwoPersonsRequest { on: true };
         ListPending list_pending ListPendingRequest {};

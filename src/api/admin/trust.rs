@@ -65,7 +65,7 @@ pub(super) async fn accept_crl(
         None => return Err(answer::invalid("the certificate of the lists' issuer is missing")),
     };
     let details = json!({ "issuer_sha256": written::sha256(&issuer), "epoch": epoch(service, &domain) });
-    if let Some(waits) = agreed(service, caller, &domain, &details).await? {
+    if let Some(waits) = agreed(service, caller, domain.as_str(), &details).await? {
         return Ok(waits);
     }
     let intended = service.registry.intend(caller.act(domain.as_str(), details), caller.at).await;
@@ -86,7 +86,7 @@ pub(super) async fn accept_bundle(
 ) -> Result<AcceptResponse, Status> {
     let domain = domain(&request.trust_domain)?;
     let details = json!({ "epoch": epoch(service, &domain) });
-    if let Some(waits) = agreed(service, caller, &domain, &details).await? {
+    if let Some(waits) = agreed(service, caller, domain.as_str(), &details).await? {
         return Ok(waits);
     }
     let intended = service.registry.intend(caller.act(domain.as_str(), details), caller.at).await;
@@ -100,14 +100,14 @@ pub(super) async fn accept_bundle(
 }
 
 /// None where it may be accepted now. Going back widens, so it waits for a second person; `epoch` ties it to what stands.
-async fn agreed(
+pub(super) async fn agreed(
     service: &AdminService,
     caller: &Caller,
-    domain: &Domain,
+    target: &str,
     details: &serde_json::Value,
 ) -> Result<Option<AcceptResponse>, Status> {
     let about = caller.verb().roles().iter().copied().collect();
-    let intended = Intended { target: domain.as_str(), details, transaction: None, about };
+    let intended = Intended { target, details, transaction: None, about };
     let waits = service.agree(caller, intended).await?;
     if waits.is_none() {
         service.spend(caller).await?;

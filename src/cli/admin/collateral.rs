@@ -3,6 +3,7 @@
 use super::output::{Lines, or};
 use super::{Failure, Operators};
 use crate::limits;
+use crate::proto::admin::accept_collateral_request::What as Accepted;
 use crate::proto::admin::import_collateral_request::What;
 use crate::proto::admin::*;
 use std::io::Read;
@@ -28,6 +29,27 @@ pub(super) enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Take a list or statements even where their numbers or dates went back: for an authority that was rebuilt.
+    ///
+    /// Example: portcullis admin collateral accept --kind sev-snp-vcek-list milan.crl
+    Accept {
+        /// What the file is.
+        #[arg(long, value_enum)]
+        kind: Dated,
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// What an accepted file is.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Dated {
+    /// AMD's revocation list from the `vcek` address, DER or PEM.
+    SevSnpVcekList,
+    /// AMD's revocation list from the `vlek` address, DER or PEM.
+    SevSnpVlekList,
+    /// Intel's collateral, JSON.
+    Dcap,
 }
 
 /// What an imported file is.
@@ -64,6 +86,16 @@ pub(super) async fn run(command: Command, operators: &Operators) -> Result<(), F
             };
             let request = ImportCollateralRequest { what: Some(what) };
             operators.answer(operators.open().await?.import_collateral(request)).await
+        }
+        Command::Accept { kind, file } => {
+            let bytes = read(&file)?;
+            let what = match kind {
+                Dated::SevSnpVcekList => Accepted::SevSnpVcekList(bytes),
+                Dated::SevSnpVlekList => Accepted::SevSnpVlekList(bytes),
+                Dated::Dcap => Accepted::Dcap(bytes),
+            };
+            let request = AcceptCollateralRequest { what: Some(what) };
+            operators.answer(operators.open().await?.accept_collateral(request)).await
         }
     }
 }

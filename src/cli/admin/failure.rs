@@ -50,6 +50,14 @@ impl Failure {
         Failure { code: NO, text: text.into() }
     }
 
+    /// The same, of one step among several.
+    pub fn at(self, step: &str) -> Self {
+        Failure {
+            text: format!("{step}: {}; what was done stays, and applying again goes on", self.text),
+            ..self
+        }
+    }
+
     /// The exit code.
     pub fn exit_code(&self) -> u8 {
         self.code

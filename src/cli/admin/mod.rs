@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
 mod administrator;
+mod apply;
 mod collateral;
 mod explain;
 mod failure;
@@ -94,6 +95,7 @@ enum Command {
     /// Whether changes wait for a second person.
     #[command(subcommand)]
     TwoPersons(pending::TwoPersonsCommand),
+    Apply(apply::Apply),
 }
 
 /// Runs the command; gives its exit code.
@@ -129,6 +131,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Key(command) => key::run(command, &operators).await,
         Command::Pending(command) => pending::run(command, &operators).await,
         Command::TwoPersons(command) => pending::two_persons(command, &operators).await,
+        Command::Apply(command) => apply::run(command, &operators).await,
     }
 }
 

@@ -175,6 +175,7 @@ impl Server {
             .acceptor(listeners.operators()?, PeerKind::Administrator, None)
             .serve(Front::new(admin), stopped.clone());
         let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
+        let holdings = collateral.holdings.clone();
         let keeper = tokio::spawn(keep::run(
             broker.clone(),
             registry.vault().clone(),
@@ -186,6 +187,7 @@ impl Server {
             broker: broker.clone(),
             registry: registry.clone(),
             shards: shards.clone(),
+            holdings,
             handshakes,
             identity: server_identity(config, Arc::new(tls::crypto_provider())),
             directories: [("store", config.storage.data.clone()), ("audit", config.storage.audit.clone())],

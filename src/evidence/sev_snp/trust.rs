@@ -232,6 +232,11 @@ impl SevSnpTrust {
         }
     }
 
+    /// Forgets how new the list of that kind was, for whom an administrator believes that its authority was rebuilt.
+    pub fn forget(&mut self, mark: &ListMark) {
+        self.marks.remove(&(mark.root, mark.signing_key));
+    }
+
     /// How new the newest list of each kind was that was ever seen, to be kept durably.
     pub fn marks(&self) -> Vec<ListMark> {
         self.marks.values().cloned().collect()

@@ -141,13 +141,37 @@ pub(super) struct SignedTcbInfo {
     pub(super) statement: Statement,
     pub(super) fmspc: [u8; 6],
     pub(super) pce_id: [u8; 2],
-    pub(super) info: TcbInfo,
+    pub(super) info: TcbInfoHead,
+}
+
+/// What of a TCB info tells whose it is and how new; its levels `dcap-qvl` reads when it verifies.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TcbInfoHead {
+    pub(super) id: String,
+    pub(super) version: u8,
+    issue_date: String,
+    next_update: String,
+    fmspc: String,
+    pce_id: String,
+    pub(super) tcb_type: u32,
+    pub(super) tcb_evaluation_data_number: u32,
+}
+
+/// The same of a QE identity.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct QeIdentityHead {
+    pub(super) id: String,
+    issue_date: String,
+    next_update: String,
+    pub(super) tcb_evaluation_data_number: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SignedQeIdentity {
     pub(super) statement: Statement,
-    pub(super) identity: QeIdentity,
+    pub(super) identity: QeIdentityHead,
 }
 
 impl Collateral {
@@ -188,7 +212,8 @@ impl Collateral {
                 collateral.lists.push(Arc::new(list_of(name, &der)?));
             }
         }
-        if collateral.parts().is_empty() {
+        let parts = (&collateral.tcb_infos, &collateral.qe_identities, &collateral.lists);
+        if parts.0.is_empty() && parts.1.is_empty() && parts.2.is_empty() {
             return Err(CollateralError::Incomplete("every part"));
         }
         Ok(collateral)
@@ -288,12 +313,22 @@ impl Collateral {
 pub(super) type Rank = (u32, WallTime, WallTime);
 
 impl SignedTcbInfo {
+    /// All of it.
+    pub(super) fn whole(&self) -> Result<TcbInfo, CollateralError> {
+        of_json(&self.statement.text)
+    }
+
     pub(super) fn rank(&self) -> Rank {
         (self.info.tcb_evaluation_data_number, self.statement.issued, self.statement.ends)
     }
 }
 
 impl SignedQeIdentity {
+    /// All of it.
+    pub(super) fn whole(&self) -> Result<QeIdentity, CollateralError> {
+        of_json(&self.statement.text)
+    }
+
     pub(super) fn rank(&self) -> Rank {
         (self.identity.tcb_evaluation_data_number, self.statement.issued, self.statement.ends)
     }
@@ -305,6 +340,10 @@ fn keep<T>(kept: &mut Vec<Arc<T>>, part: Arc<T>, same: impl Fn(&Arc<T>) -> bool,
         Some(kept) => *kept = part,
         None => kept.push(part),
     }
+}
+
+fn of_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, CollateralError> {
+    serde_json::from_str(text).map_err(|error| CollateralError::Json(error.to_string()))
 }
 
 type StatementParts = Option<(String, String, String)>;
@@ -322,8 +361,7 @@ fn statement_parts(
 
 fn tcb_info_of(text: String, signature: String, chain: String) -> Result<SignedTcbInfo, CollateralError> {
     const NAME: &str = "tcb_info";
-    let info: TcbInfo =
-        serde_json::from_str(&text).map_err(|error| CollateralError::Json(error.to_string()))?;
+    let info: TcbInfoHead = of_json(&text)?;
     let malformed = CollateralError::Malformed(NAME);
     Ok(SignedTcbInfo {
         fmspc: fixed(&info.fmspc).ok_or_else(|| malformed.clone())?,
@@ -340,8 +378,7 @@ fn qe_identity_of(
     known: Option<&Statement>,
 ) -> Result<SignedQeIdentity, CollateralError> {
     const NAME: &str = "qe_identity";
-    let identity: QeIdentity =
-        serde_json::from_str(&text).map_err(|error| CollateralError::Json(error.to_string()))?;
+    let identity: QeIdentityHead = of_json(&text)?;
     let dates = [&identity.issue_date, &identity.next_update];
     Ok(SignedQeIdentity { statement: statement(NAME, text, &signature, chain, known, dates)?, identity })
 }

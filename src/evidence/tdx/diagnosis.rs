@@ -3,13 +3,14 @@
 //! *Takes* what was refused. *Gives* the first check that fails, by name. *Denies* `EndorsementUntrusted`,
 //! `EndorsementRevoked`, `EvidenceSignatureInvalid`, `PlatformNotAcceptable`. *Source*: `evidence.md` §5, in its order.
 
-use super::backend::{sha256, verifies_raw};
+use super::backend::{Backend, sha256, verifies_raw};
 use super::claims::TdAttributes;
-use super::collateral::Statement;
+use super::collateral::{CollateralError, Statement};
 use super::prepare::{Prepared, untrusted};
-use super::quote::Report;
+use super::quote::{Report, malformed};
 use crate::denial::Denial;
 use crate::evidence::outcome::{Checks, Refusal};
+use dcap_qvl::intel::parse_pck_extension_with;
 use dcap_qvl::{TcbInfo, TcbStatus};
 
 /// The first check that fails; where all of them pass, `words`, under `dcap-qvl`.
@@ -107,7 +108,7 @@ pub(super) fn attestation_key(prepared: &Prepared<'_>) -> Result<(), Refusal> {
 }
 
 fn qe_identity_match(prepared: &Prepared<'_>) -> Result<(), Refusal> {
-    let (report, identity) = (&prepared.quote.qe_report, &prepared.qe_identity.identity);
+    let (report, identity) = (&prepared.quote.qe_report, &prepared.qe_identity.whole().map_err(unreadable)?);
     let debug = report.attributes.first().is_none_or(|flags| flags & 0x02 != 0);
     let same = *report.mrsigner == identity.mrsigner
         && report.isv_prod_id == identity.isvprodid
@@ -131,7 +132,7 @@ fn quote_signature(prepared: &Prepared<'_>) -> Result<(), Refusal> {
 }
 
 fn tcb_level(prepared: &Prepared<'_>) -> Result<(), Refusal> {
-    let info = &prepared.tcb_info.info;
+    let info = &prepared.tcb_info.whole().map_err(unreadable)?;
     match &prepared.quote.report {
         Report::Enclave(_) => level_of(prepared, info, None),
         Report::Td(report) => {
@@ -143,7 +144,8 @@ fn tcb_level(prepared: &Prepared<'_>) -> Result<(), Refusal> {
 }
 
 fn level_of(prepared: &Prepared<'_>, info: &TcbInfo, svn: Option<&[u8; 16]>) -> Result<(), Refusal> {
-    let extension = &prepared.platform.extension;
+    let extension = parse_pck_extension_with::<Backend>(&prepared.platform.pck.der);
+    let extension = extension.map_err(|_| malformed("the PCK certificate has no readable SGX extension"))?;
     let met = |level: &&dcap_qvl::TcbLevel| {
         let short = level.shortfalls(&extension.cpu_svn, extension.pce_svn, svn);
         short.is_ok_and(|short| short.is_empty())
@@ -185,6 +187,10 @@ fn td_attributes(prepared: &Prepared<'_>) -> Result<(), Refusal> {
 
 fn held(holds: bool, refusal: impl FnOnce() -> Refusal) -> Result<(), Refusal> {
     if holds { Ok(()) } else { Err(refusal()) }
+}
+
+fn unreadable(error: CollateralError) -> Refusal {
+    malformed(format!("an endorsement is no collateral: {error}"))
 }
 
 fn invalid(detail: &str) -> Refusal {

@@ -6,7 +6,9 @@
 
 use super::backend;
 use super::certificate::{Certificate, RevocationList};
-use super::collateral::{Collateral, CollateralError, Part, Statement, Tee, Written};
+use super::collateral::{
+    Collateral, CollateralError, Part, SignedQeIdentity, SignedTcbInfo, Statement, Tee, Written,
+};
 use super::pcs::{PckCa, Question, ROOT_CA, issuer_chain};
 use super::pem;
 use super::prepare::untrusted;
@@ -76,6 +78,47 @@ impl GenuinePart {
     }
 }
 
+/// What an endorsement's parts say that they answer, and how new they are; nothing of it is verified. None of what does not
+/// read.
+pub fn claimed_ages(endorsement: &[u8]) -> Vec<(Question, Age)> {
+    let Ok(collateral) = Collateral::parse(endorsement) else { return Vec::new() };
+    let infos = collateral.tcb_infos.iter().filter_map(|info| {
+        let tee = Tee::of_name(&info.info.id)?;
+        Some((Question::TcbInfo { tee, fmspc: info.fmspc }, info.age()))
+    });
+    let identities = collateral.qe_identities.iter().filter_map(|identity| {
+        let tee = Tee::of_qe_identity(&identity.identity.id)?;
+        Some((Question::QeIdentity { tee }, identity.age()))
+    });
+    let lists = collateral.lists.iter().filter_map(|list| {
+        let name = list.issuer_common_name.as_str();
+        let root = (name == ROOT_CA).then_some(Question::RootCrl);
+        let question = root.or_else(|| PckCa::of_common_name(name).map(|ca| Question::PckCrl { ca }))?;
+        Some((question, list.age()))
+    });
+    infos.chain(identities).chain(lists).collect()
+}
+
+impl SignedTcbInfo {
+    pub(super) fn age(&self) -> Age {
+        let evaluation_data_number = self.info.tcb_evaluation_data_number;
+        Age { evaluation_data_number, issued: self.statement.issued }
+    }
+}
+
+impl SignedQeIdentity {
+    pub(super) fn age(&self) -> Age {
+        let evaluation_data_number = self.identity.tcb_evaluation_data_number;
+        Age { evaluation_data_number, issued: self.statement.issued }
+    }
+}
+
+impl RevocationList {
+    pub(super) fn age(&self) -> Age {
+        Age { evaluation_data_number: 0, issued: self.issued }
+    }
+}
+
 impl TdxTrust {
     /// The parts of a file: collateral as [`Collateral::parse`] reads it; a PCK CA's list needs `pck_crl_issuer_chain`
     /// beside it. All must be genuine.
@@ -115,6 +158,7 @@ impl TdxTrust {
         let mut parts = Vec::new();
         for info in &collateral.tcb_infos {
             let tee = Tee::of_name(&info.info.id).ok_or_else(|| untrusted("a TCB info of no known kind"))?;
+            info.whole().map_err(|error| untrusted(format!("a TCB info does not read: {error}")))?;
             self.check_statement("TCB info", &info.statement)?;
             let one = Collateral { tcb_infos: vec![info.clone()], ..Collateral::new() };
             let question = Question::TcbInfo { tee, fmspc: info.fmspc };
@@ -123,6 +167,7 @@ impl TdxTrust {
         for identity in &collateral.qe_identities {
             let id = &identity.identity.id;
             let tee = Tee::of_qe_identity(id).ok_or_else(|| untrusted("a QE identity of no known kind"))?;
+            identity.whole().map_err(|error| untrusted(format!("a QE identity does not read: {error}")))?;
             self.check_statement("QE identity", &identity.statement)?;
             let one = Collateral { qe_identities: vec![identity.clone()], ..Collateral::new() };
             let ends = identity.statement.signer.ends;

@@ -27,9 +27,9 @@ mod verify;
 
 pub use claims::{PlatformClaims, SgxClaims, TcbClaims, TcbStatus, TdAttributes, TdxClaims};
 pub use collateral::{Collateral, CollateralError, Part, Tee};
-pub use genuine::{Age, GenuineError, GenuinePart};
+pub use genuine::{Age, GenuineError, GenuinePart, claimed_ages};
 pub use pcs::{INTEL_PCS, INTEL_ROOT_CRL, PckCa, Question};
-pub use prepare::{Platform, needed, platform};
+pub use prepare::{Platform, is_issued, needed, platform};
 pub use quote::{EnclaveReport, Quote, Report, Td15, Td15Extended, TdReport, parse};
 pub use trust::{Root, RootMalformed, TdxTrust};
 pub use verify::{Examination, VerifiedSgx, VerifiedTdx, examine, examine_sgx, verify, verify_sgx};

@@ -28,6 +28,11 @@ pub(super) fn read(text: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     (same && !certificates.is_empty()).then_some(certificates)
 }
 
+/// The first certificate of a chain that [`read`] read.
+pub(super) fn first(chain: &str) -> String {
+    chain.split_once(END).map_or_else(String::new, |(first, _)| [first, END, "\n"].concat())
+}
+
 /// A chain in PEM: lines of 64 characters, one line feed after each, nothing between the certificates.
 pub(super) fn written(certificates: &[CertificateDer<'_>]) -> String {
     let mut text = String::new();

@@ -5,9 +5,9 @@
 //! `CollateralUnavailable`, `CollateralStale`, `EndorsementExpired`, `EndorsementNotYetValid`.
 //! *Source*: `evidence.md` §5, in the order of its checklist.
 
-use super::backend::Backend;
-use super::certificate::{Certificate, RevocationList};
+use super::certificate::{Certificate, RevocationList, SgxExtension};
 use super::collateral::{Collateral, SignedQeIdentity, SignedTcbInfo, Tee, bounded};
+use super::genuine::Age;
 use super::pcs::{PckCa, Question};
 use super::quote::{Quote, malformed};
 use super::trust::TdxTrust;
@@ -15,7 +15,6 @@ use crate::denial::Denial;
 use crate::evidence::outcome::{Checks, Ends, Refusal};
 use crate::limits;
 use crate::time::{Now, WallTime};
-use dcap_qvl::intel::{PckExtension, parse_pck_extension_with};
 use rustls::pki_types::CertificateDer;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -41,7 +40,7 @@ pub struct Platform {
     pub(super) pck: Certificate,
     pub(super) pck_ca: Certificate,
     root: CertificateDer<'static>,
-    pub(super) extension: PckExtension,
+    pub(super) sgx: SgxExtension,
     pub(super) ca: PckCa,
     tee: Tee,
 }
@@ -49,12 +48,16 @@ pub struct Platform {
 impl Platform {
     /// Which product it is; Intel's TCB infos are by this.
     pub fn fmspc(&self) -> [u8; 6] {
-        self.extension.fmspc
+        self.sgx.fmspc
     }
 
     /// Which CA issued its certificate, and so which revocation list is needed.
     pub fn ca(&self) -> PckCa {
         self.ca
+    }
+
+    fn is_of(&self, root: &Certificate) -> bool {
+        self.pck_ca.is_by(root) && self.pck.is_by(&self.pck_ca)
     }
 
     /// What to ask a PCS or PCCS for.
@@ -81,13 +84,19 @@ pub fn needed<E: AsRef<[u8]>>(
     let lacks = |question: &Question| match question {
         Question::TcbInfo { .. } => at_hand.tcb_info(&platform, now).is_err(),
         Question::QeIdentity { .. } => at_hand.qe_identity(&platform, now).is_err(),
-        Question::PckCrl { .. } => at_hand.list("PCK CRL", &platform.pck.issuer, now).is_err(),
-        Question::RootCrl => at_hand.list("root CA CRL", &root.certificate.subject, now).is_err(),
+        Question::PckCrl { .. } => at_hand.pck_crl(&platform, now).is_err(),
+        Question::RootCrl => at_hand.root_crl(&root.certificate, now).is_err(),
     };
     let lacking: Vec<Question> = platform.questions().into_iter().filter(lacks).collect();
     // Two signatures, looked at only where something would be asked.
-    let issued = || platform.pck_ca.is_by(&root.certificate) && platform.pck.is_by(&platform.pck_ca);
-    if lacking.is_empty() || issued() { lacking } else { Vec::new() }
+    if lacking.is_empty() || platform.is_of(&root.certificate) { lacking } else { Vec::new() }
+}
+
+/// Whether a pinned root issued the quote's platform; two signatures.
+pub fn is_issued(quote: &Quote<'_>, trust: &TdxTrust) -> bool {
+    let [_, _, root] = &quote.pck_chain;
+    let (Some(root), Ok(platform)) = (trust.root(root), platform(quote)) else { return false };
+    platform.is_of(&root.certificate)
 }
 
 /// The platform of a quote. **Denies** `EvidenceMalformed`.
@@ -97,10 +106,9 @@ pub fn platform(quote: &Quote<'_>) -> Result<Platform, Refusal> {
         Certificate::read(der).ok_or_else(|| malformed(format!("the {name} is no X.509 certificate")))
     };
     let pck = read("PCK certificate", pck)?;
-    let extension = parse_pck_extension_with::<Backend>(&pck.der);
     let ca = PckCa::of(&pck);
     Ok(Platform {
-        extension: extension.map_err(|_| malformed("the PCK certificate has no readable SGX extension"))?,
+        sgx: pck.sgx.ok_or_else(|| malformed("the PCK certificate has no readable SGX extension"))?,
         ca: ca.ok_or_else(|| malformed("the PCK certificate is not of a PCK CA"))?,
         pck_ca: read("PCK CA's certificate", pck_ca)?,
         root: root.clone(),
@@ -128,8 +136,8 @@ pub(super) fn prepare<'a, E: AsRef<[u8]>>(
     // Before the lists: collateral of another platform is refused, where a missing list leaves it undecided.
     let tcb_info = checks.note("tcb-info", at_hand.tcb_info(&platform, now))?;
     let qe_identity = checks.note("qe-identity", at_hand.qe_identity(&platform, now))?;
-    let root_crl = checks.note("root-ca-crl", at_hand.list("root CA CRL", &root.subject, now))?;
-    let pck_crl = checks.note("pck-crl", at_hand.list("PCK CRL", &platform.pck.issuer, now))?;
+    let root_crl = checks.note("root-ca-crl", at_hand.root_crl(&root, now))?;
+    let pck_crl = checks.note("pck-crl", at_hand.pck_crl(&platform, now))?;
     let ends = Ends::of("root CA CRL", root_crl.ends);
     let mut prepared =
         Prepared { quote, platform, root, root_crl, pck_crl, tcb_info, qe_identity, ends, time: now.wall };
@@ -181,10 +189,25 @@ struct AtHand<'a> {
 }
 
 impl AtHand<'_> {
-    fn list(&self, name: &str, issuer: &[u8], now: Now) -> Result<Arc<RevocationList>, Refusal> {
+    fn root_crl(&self, root: &Certificate, now: Now) -> Result<Arc<RevocationList>, Refusal> {
+        self.list("root CA CRL", Question::RootCrl, &root.subject, now)
+    }
+
+    fn pck_crl(&self, platform: &Platform, now: Now) -> Result<Arc<RevocationList>, Refusal> {
+        self.list("PCK CRL", Question::PckCrl { ca: platform.ca }, &platform.pck.issuer, now)
+    }
+
+    fn list(
+        &self,
+        name: &str,
+        question: Question,
+        issuer: &[u8],
+        now: Now,
+    ) -> Result<Arc<RevocationList>, Refusal> {
         let all = self.brought.lists.iter().chain(&self.own.lists);
         let latest = all.filter(|list| list.issuer == issuer).max_by_key(|list| (list.issued, list.ends));
         let list = latest.ok_or_else(|| unavailable(name))?;
+        self.check_age(name, question, list.age())?;
         check_dates(name, list.issued, list.ends, now)?;
         Ok(list.clone())
     }
@@ -206,7 +229,7 @@ impl AtHand<'_> {
                 None => unavailable(&format!("{NAME} for {} {}", tee.name(), hex::encode(fmspc))),
             });
         };
-        if part.pce_id.as_slice() != platform.extension.pce_id {
+        if part.pce_id != platform.sgx.pce_id {
             return Err(untrusted("the TCB info is of another PCE"));
         }
         let lowest = match tee {
@@ -217,6 +240,7 @@ impl AtHand<'_> {
             return Err(untrusted("the TCB info is of a version or type that is not known"));
         }
         self.check_number(NAME, part.info.tcb_evaluation_data_number)?;
+        self.check_age(NAME, Question::TcbInfo { tee, fmspc }, part.age())?;
         check_dates(NAME, part.statement.issued, part.statement.ends, now)?;
         self.check_chain(NAME, &part.statement.root, platform)?;
         Ok(part.clone())
@@ -235,6 +259,7 @@ impl AtHand<'_> {
             });
         };
         self.check_number(NAME, part.identity.tcb_evaluation_data_number)?;
+        self.check_age(NAME, Question::QeIdentity { tee: platform.tee }, part.age())?;
         check_dates(NAME, part.statement.issued, part.statement.ends, now)?;
         self.check_chain(NAME, &part.statement.root, platform)?;
         Ok(part.clone())
@@ -247,6 +272,21 @@ impl AtHand<'_> {
             return Err(Refusal::new(Denial::CollateralStale, detail));
         }
         Ok(())
+    }
+
+    /// Not older than what was ever seen: an attester would else choose what Intel says of it.
+    fn check_age(&self, name: &str, question: Question, age: Age) -> Result<(), Refusal> {
+        match self.trust.oldest.get(&question) {
+            Some(None) => {
+                let detail = format!("how new the {name} must be is not known: the marks are not available");
+                Err(Refusal::new(Denial::CollateralUnavailable, detail))
+            }
+            Some(Some(oldest)) if age < *oldest => {
+                let detail = format!("the {name} is of {}, and a newer one was seen", age.issued);
+                Err(Refusal::new(Denial::CollateralStale, detail))
+            }
+            Some(Some(_)) | None => Ok(()),
+        }
     }
 
     /// The chain of what Intel signed ends in the root that the platform's own chain ends in.

@@ -5,8 +5,11 @@
 use super::backend::sha256;
 use super::certificate::Certificate;
 use super::collateral::Collateral;
+use super::genuine::Age;
+use super::pcs::Question;
 use crate::time::WallTime;
 use rustls::pki_types::CertificateDer;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Everything that a verification of a quote rests on besides the quote and its endorsements; nothing of it is read anew.
@@ -15,6 +18,8 @@ pub struct TdxTrust {
     roots: Vec<Root>,
     pub(super) collateral: Collateral,
     pub(super) minimum_evaluation_data_number: u32,
+    /// How new the newest answer to a question was that was ever seen; none where that is not known.
+    pub(super) oldest: BTreeMap<Question, Option<Age>>,
 }
 
 /// A pinned root.
@@ -31,7 +36,12 @@ pub struct RootMalformed;
 impl TdxTrust {
     /// No root: it trusts nobody.
     pub fn none() -> Self {
-        TdxTrust { roots: Vec::new(), collateral: Collateral::new(), minimum_evaluation_data_number: 0 }
+        TdxTrust {
+            roots: Vec::new(),
+            collateral: Collateral::new(),
+            minimum_evaluation_data_number: 0,
+            oldest: BTreeMap::new(),
+        }
     }
 
     /// Intel's root, as compiled in, and no collateral yet.
@@ -63,6 +73,13 @@ impl TdxTrust {
     /// TCB info and QE identities of a lower tcbEvaluationDataNumber are too old from now on, whatever their nextUpdate.
     pub fn with_minimum_evaluation_data_number(mut self, number: u32) -> Self {
         self.minimum_evaluation_data_number = number;
+        self
+    }
+
+    /// Refuses answers that are older than one that was ever seen, whoever brings them; where it is not known how new
+    /// that was (none), every answer.
+    pub fn with_oldest(mut self, oldest: impl IntoIterator<Item = (Question, Option<Age>)>) -> Self {
+        self.oldest.extend(oldest);
         self
     }
 

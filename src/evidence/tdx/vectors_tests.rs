@@ -267,7 +267,7 @@ fn what_dcap_qvl_is_known_to_have_let_pass_is_refused() {
         (
             "edit of TCB info",
             replaced(good, "tcb_info", "UpToDate", "upToDate"),
-            (EvidenceMalformed, "endorsements"),
+            (EndorsementUntrusted, "tcb-info-signature"),
         ),
         (
             "status made better",

@@ -7,6 +7,7 @@
 use super::backend::Backend;
 use super::claims::{PlatformClaims, SgxClaims, TcbClaims, TdxClaims};
 use super::diagnosis::{STEPS, attestation_key, diagnose};
+use super::pem;
 use super::prepare::{Prepared, prepare};
 use super::quote::{Quote, Report, malformed, parse};
 use super::trust::TdxTrust;
@@ -182,16 +183,17 @@ fn verify_quote<E: AsRef<[u8]>>(
 }
 
 /// The parts that count, as `dcap-qvl` takes them. Without a PCK chain of the collateral's: it would go before the quote's.
+/// Of an issuer chain the signer alone: after it there is the root, which was found to be the pinned one, and that is given.
 fn collateral(prepared: &Prepared<'_>) -> QuoteCollateralV3 {
     let (tcb_info, qe_identity) = (&prepared.tcb_info.statement, &prepared.qe_identity.statement);
     QuoteCollateralV3 {
         pck_crl_issuer_chain: String::new(),
         root_ca_crl: prepared.root_crl.der.clone(),
         pck_crl: prepared.pck_crl.der.clone(),
-        tcb_info_issuer_chain: tcb_info.chain.clone(),
+        tcb_info_issuer_chain: pem::first(&tcb_info.chain),
         tcb_info: tcb_info.text.clone(),
         tcb_info_signature: tcb_info.signature.clone(),
-        qe_identity_issuer_chain: qe_identity.chain.clone(),
+        qe_identity_issuer_chain: pem::first(&qe_identity.chain),
         qe_identity: qe_identity.text.clone(),
         qe_identity_signature: qe_identity.signature.clone(),
         pck_certificate_chain: None,
@@ -219,7 +221,8 @@ fn check_second_reading(prepared: &Prepared<'_>, claims: &QuoteClaims) -> Result
         }
         _ => false,
     };
-    let same = same && claims.platform.pck.fmspc == prepared.tcb_info.fmspc;
+    let (ours, theirs) = (prepared.platform.sgx, &claims.platform.pck);
+    let same = same && theirs.fmspc == ours.fmspc && theirs.pce_id == ours.pce_id;
     if same { Ok(()) } else { Err(malformed("two readings of the quote differ")) }
 }
 

@@ -1,7 +1,8 @@
 //! The enrolment of a TPM in software: what its node writes between the administrator's two steps.
 
-use super::{Act, soft};
-use crate::world::{World, write};
+use super::{Act, act, soft, with_sev_snp};
+use crate::people::{proposed, two};
+use crate::world::{Place, World, write};
 use std::sync::LazyLock;
 
 /// One TPM for all of a test's runs.
@@ -53,4 +54,34 @@ fn opened(challenge: &serde_json::Value) -> (String, Vec<u8>) {
     let bytes = |name: &str| hex::decode(challenge[name].as_str().unwrap()).unwrap();
     let answer = ek.activate(&bytes("id_object"), &bytes("encrypted_secret"), &ak.name());
     (challenge["id"].as_str().unwrap().to_owned(), answer.unwrap())
+}
+
+#[test]
+fn a_tpms_key_that_was_proven_is_enrolled_once_a_second_administrator_approved_it() {
+    let place = Place::new();
+    with_sev_snp(&place, "");
+    let world = World::over(place);
+    world.make_node_key("second");
+    world.enrol("node-2", "second", &[]).must(0);
+    two(&world);
+    let words = |line: String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    // Asking a TPM for a proof is one person's still.
+    let begun = words(begin(&world, "one"));
+    world.admin(&begun.iter().map(String::as_str).collect::<Vec<_>>()).must(0);
+    let finished = act("node enrol proof", "", &finish(&world, "one"));
+    prove(&world, &finished);
+    let arguments: Vec<&str> = finished.arguments.iter().map(String::as_str).collect();
+    let waits = proposed(&world, "etc/ada", &arguments);
+    let name = hex::encode(TPM.1.name());
+    let listed = || world.admin(&["node", "list"]).must(0).text();
+    assert!(!listed().contains(&name), "a proposal changes nothing");
+    // The answer was good once, though it waits; whoever gave it does not approve it.
+    world.admin(&arguments).must(1);
+    assert!(world.admin(&["pending", "approve", &waits]).must(75).stderr.contains("SECOND_PERSON_NEEDED"));
+    let shown = world.admin_as("bob", &["pending", "show", &waits]).must(0).text();
+    assert!(shown.contains(&name), "{shown}");
+    world.admin_as("bob", &["pending", "approve", &waits]).must(0);
+    let text = listed();
+    assert!(text.contains(&format!("attestation key {name}")) && text.contains("by ada at"), "{text}");
+    world.admin_as("bob", &["pending", "approve", &waits]).must(1);
 }

@@ -13,6 +13,7 @@ use crate::challenge::admission::{Admission, Rates};
 use crate::denial::Denial;
 use crate::evidence::Verifiers;
 use crate::evidence::hardware::{Hardware, Held};
+use crate::evidence::tdx::tests::support as intel;
 use crate::evidence::tpm2::enroll::Manufacturers;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
@@ -90,6 +91,10 @@ impl Marks for MemoryMarks {
     }
 }
 
+/// Intel's part, of a root of its own.
+pub(super) static INTEL: std::sync::LazyLock<intel::Synthetic> =
+    std::sync::LazyLock::new(|| intel::Plan::at(T0 / 1000).make());
+
 /// An administrator's end of a connection.
 pub(super) struct Operator {
     pub(super) connection: Arc<AdminConnection>,
@@ -162,7 +167,8 @@ impl Bench {
             manufacturers: Held::Known(Arc::new(Manufacturers::none())),
             ..Hardware::default()
         });
-        let trust = (crate::evidence::sev_snp::SevSnpTrust::amd(), crate::evidence::tdx::TdxTrust::intel());
+        let intel = crate::evidence::tdx::TdxTrust::none().with_root(&INTEL.root_der).unwrap();
+        let trust = (crate::evidence::sev_snp::SevSnpTrust::amd(), intel);
         let clock = registry.broker().clock.clone();
         let marks = Arc::new(MemoryMarks::default());
         let holdings = crate::collateral::Holdings::open(Default::default(), trust, clock, marks, now);
