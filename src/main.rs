@@ -1,13 +1,9 @@
 //! The one binary; everything is in the library.
 
 use clap::{CommandFactory, Parser, Subcommand};
-<<<<<<< HEAD
 use portcullis::cli::{
     admin, agent, audit, backup, completions, demo, exec, exit, get, holder, init, restore, serve, verify,
 };
-=======
-use portcullis::cli::{admin, agent, audit, completions, demo, exec, exit, get, holder, init, serve, verify};
->>>>>>> keys
 use std::process::ExitCode;
 
 #[global_allocator]
