@@ -14,8 +14,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .codec_path("crate::proto::codec::SmallCodec")
-        // The one message that carries a value to be stored: its `Debug` is written by hand and shows none.
+        // The messages that carry a value to be stored, or a share: their `Debug` is written by hand and shows none.
         .skip_debug([".portcullis.admin.v1.PutSecretRequest"])
+        .skip_debug([".portcullis.admin.v1.UnsealRequest", ".portcullis.admin.v1.ConfirmRekeyRequest"])
         // The command line prints answers as JSON, keys in one order.
         .type_attribute(".portcullis.admin.v1", "#[derive(serde::Serialize)]")
         .field_attribute(".portcullis.admin.v1.PutSecretRequest.fields", "#[serde(skip)]")

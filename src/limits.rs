@@ -220,6 +220,38 @@ pub const STORE_SEGMENT_BYTES: usize = 512 * 1024;
 /// Longest wait for the store, milliseconds.
 pub const STORE_WAIT_MS: u64 = 3_000;
 
+// Key sources (`durability.md` "Key sources").
+
+/// A passphrase, bytes: six words of a word list have some 30, twelve random characters 72 bits; nobody types a kilobyte.
+pub const PASSPHRASE_BYTES: std::ops::RangeInclusive<usize> = 16..=1024;
+/// Memory of argon2id, KiB: four times RFC 9106's second recommendation (§4), as it is spent once a start: about a second.
+pub const ARGON2_MEMORY_KIB: u32 = 256 * 1024;
+/// Passes of argon2id (RFC 9106 §4, second recommendation).
+pub const ARGON2_PASSES: u32 = 3;
+/// Lanes of argon2id (RFC 9106 §4).
+pub const ARGON2_LANES: u32 = 4;
+/// What stored memory may be, KiB: RFC 9106's least recommendation, and four times ours that a machine still has.
+pub const ARGON2_MEMORY_KIB_BOUNDS: std::ops::RangeInclusive<u32> = 64 * 1024..=1024 * 1024;
+/// What stored passes may be.
+pub const ARGON2_PASSES_BOUNDS: std::ops::RangeInclusive<u32> = 3..=16;
+/// What stored lanes may be.
+pub const ARGON2_LANES_BOUNDS: std::ops::RangeInclusive<u32> = 1..=16;
+/// Shares of a key: a ceremony with more people than this does not happen.
+pub const SHARES: u8 = 16;
+/// Shares that one certificate's key may try in `UNSEAL_ATTEMPTS_MS`: a person who mistypes needs three.
+pub const UNSEAL_ATTEMPTS: u32 = 10;
+/// That time, milliseconds.
+pub const UNSEAL_ATTEMPTS_MS: u64 = 60_000;
+/// Shares that are in are forgotten so long after the last one, milliseconds: holders on a call together need minutes.
+pub const UNSEAL_WITHIN_MS: u64 = 15 * 60_000;
+/// Shares that were dealt while serving are forgotten, and the key with them, so long after, milliseconds: holders need not be in one
+/// place, but a ceremony has a day.
+pub const DEALT_MS: u64 = 24 * 3_600_000;
+/// Records sealed anew in one commit of a rewrap: some milliseconds, so that other changes wait no longer.
+pub const REWRAP_BATCH: usize = 16;
+/// The pause after each, milliseconds: releases and changes go before.
+pub const REWRAP_PAUSE_MS: u64 = 5;
+
 // The engine `kv`.
 
 /// A field's or a label's name, bytes, `[a-z0-9_.-]`.

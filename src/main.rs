@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 use portcullis::cli::{
-    admin, agent, audit, backup, completions, demo, exec, exit, get, init, restore, serve, verify,
+    admin, agent, audit, backup, completions, demo, exec, exit, get, holder, init, restore, serve, verify,
 };
 use std::process::ExitCode;
 
@@ -31,6 +31,7 @@ enum Command {
     Audit(audit::Args),
     Verify(Box<verify::Args>),
     Init(init::Args),
+    Holder(holder::Args),
     Demo(demo::Args),
     Backup(backup::Args),
     Restore(restore::Args),
@@ -66,6 +67,7 @@ async fn run(command: Command) -> u8 {
             Command::Audit(args) => audit::run(args).await,
             Command::Verify(args) => verify::run(*args).await,
             Command::Init(args) => init::run(args).await,
+            Command::Holder(args) => holder::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Backup(args) => backup::run(args).await,
             Command::Restore(args) => restore::run(args).await,

@@ -27,9 +27,13 @@ fn read(text: &str) -> Result<Config, String> {
     Config::read(&path).map_err(|error| error.to_string())
 }
 
+/// Keys that take another's place: both at once are refused.
+const INSTEAD: [&str; 2] = ["key_source", "audit_key_credential"];
+
 /// `#key = value`, without a space, is a key at its default.
 fn with_defaults_written_out() -> String {
     let written = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if key_of(rest).is_some_and(|key| INSTEAD.contains(&key)) => line.to_owned(),
         Some(rest) if key_of(rest).is_some() || rest.starts_with('[') => rest.to_owned(),
         _ => line.to_owned(),
     };

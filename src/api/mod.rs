@@ -8,4 +8,5 @@ pub mod front;
 pub mod health;
 mod held;
 pub mod release;
+pub mod sealed;
 pub mod status;

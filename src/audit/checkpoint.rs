@@ -219,6 +219,11 @@ impl LogKey {
         LogKey::parse(&text).ok_or(KeyError::Malformed)
     }
 
+    /// A key as `create` writes it, read by the caller.
+    pub fn from_text(text: &str) -> Result<Self, KeyError> {
+        LogKey::parse(text).ok_or(KeyError::Malformed)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix(PRIVATE_KEY)?.trim_end_matches('\n').splitn(3, '+');
         let (origin, id, encoded) = (parts.next()?, parts.next()?, parts.next()?);

@@ -6,8 +6,9 @@
 
 use crate::cli::config::Config;
 use crate::cli::exit;
+use crate::store::StoreError;
 use crate::store::backup::{self, BackupError, Head, Reader, Trailer, VouchError};
-use crate::store::keysource::KeyFile;
+use crate::store::keyring::Keyring;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -62,17 +63,32 @@ fn verify(file: &Path, config: Option<&Path>) -> Result<String, (u8, String)> {
         return Ok(format!("whole: {line}; with --config, its maker is verified too"));
     };
     let config = Config::read(config).map_err(|error| configuration(error.to_string()))?;
-    let source = key_source(&config);
-    match backup::check_vouched(&head, &trailer, keyring.as_deref(), &source) {
+    match check_maker(&config, &head, &trailer, keyring.as_deref()) {
         Ok(()) => Ok(format!("verified: {}", told(&head, &trailer))),
         Err(VouchError::Backup(error)) => Err(refusal(&error)),
         Err(VouchError::Key(error)) => Err((exit::REFUSED, error.to_string())),
     }
 }
 
-/// What opens the keyring in a backup, as the configuration names it.
-pub fn key_source(config: &Config) -> KeyFile {
-    KeyFile::new(&config.storage.key_file, &config.storage.data)
+/// Holds the MAC against the keys in the backup, which one of the configured sources must open.
+fn check_maker(
+    config: &Config,
+    head: &Head,
+    trailer: &Trailer,
+    keyring: Option<&[u8]>,
+) -> Result<(), VouchError> {
+    let sealed = keyring.ok_or(BackupError::NotVouched)?;
+    let sources = config.storage.key_sources(&Keyring::lock_of(sealed)?).map_err(StoreError::from)?;
+    let mut failed = StoreError::KeyringRefused;
+    for source in sources {
+        match backup::check_vouched(head, trailer, keyring, source.as_ref()) {
+            Err(VouchError::Key(error @ (StoreError::KeySource(_) | StoreError::KeyringRefused))) => {
+                failed = error;
+            }
+            checked => return checked,
+        }
+    }
+    Err(failed.into())
 }
 
 /// What cannot be read is not refused: that is the machine's fault.

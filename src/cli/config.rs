@@ -6,6 +6,7 @@
 use crate::challenge::Offer;
 use crate::challenge::admission::{Rate, Rates};
 use crate::cli::evidence::EvidenceSection;
+use crate::cli::keyplace::KeyPlace;
 use crate::collateral::CollateralConfig;
 use crate::limits;
 use crate::spiffe::{SpiffeId, TrustDomain};
@@ -74,13 +75,24 @@ pub struct StorageSection {
     pub data: PathBuf,
     /// The audit log's directory.
     pub audit: PathBuf,
-    /// The key file: 32 bytes as 64 hex digits, 0600, outside `data`.
-    pub key_file: PathBuf,
-    /// The key that signs the audit log's checkpoints.
+    /// The key file: 32 bytes as 64 hex digits, 0600, outside `data`. The short form of `key_source = "file:…"`.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    /// Where the store's key comes from; this or `key_file`.
+    #[serde(default)]
+    pub key_source: Option<KeyPlace>,
+    /// What `admin key rekey` moves to, and what is tried where the first does not open the store.
+    #[serde(default)]
+    pub key_source_next: Option<KeyPlace>,
+    /// The key that signs the audit log's checkpoints; empty where it is a credential.
+    #[serde(default)]
     pub audit_key_file: PathBuf,
     /// The file that is let go when the disk is full, MiB; 0 is none.
     #[serde(default = "default_ballast_mib")]
     pub ballast_mib: u32,
+    /// The systemd credential that holds that key; this or `audit_key_file`.
+    #[serde(default)]
+    pub audit_key_credential: Option<String>,
 }
 
 /// `[admin]`
@@ -222,6 +234,9 @@ impl Config {
         let parsed = toml::from_str::<Config>(&text);
         let mut config = parsed
             .map_err(|error| ConfigError::Malformed { path: path.to_owned(), error: Box::new(error) })?;
+        if let Err((key, why)) = config.storage.check_keys() {
+            impossible(key, why)?;
+        }
         config.resolve(path.parent().unwrap_or(Path::new(".")));
         config.check()?;
         Ok(config)
@@ -265,8 +280,6 @@ impl Config {
             &mut self.broker.key,
             &mut self.storage.data,
             &mut self.storage.audit,
-            &mut self.storage.key_file,
-            &mut self.storage.audit_key_file,
             &mut self.admin.roots,
         ];
         for domain in &mut self.trust_domain {
@@ -277,6 +290,7 @@ impl Config {
         for path in paths {
             *path = base.join(&*path);
         }
+        self.storage.resolve_keys(base);
         self.collateral.resolve(base);
     }
 
@@ -421,7 +435,7 @@ mod tests {
     fn paths_are_relative_to_the_file() {
         let config = read(GOOD).unwrap();
         assert!(config.storage.data.is_absolute() && config.storage.data.ends_with("data"));
-        assert_eq!(config.storage.key_file, Path::new("/etc/portcullis/key"));
+        assert_eq!(config.storage.key_place(), Some(KeyPlace::File("/etc/portcullis/key".into())));
         let RevocationMode::ShortLived { max_lifetime_seconds } = config.domains()[0].revocation else {
             panic!()
         };
@@ -434,6 +448,24 @@ mod tests {
             &GOOD.replace("listen = \"127.0.0.1:8443\"", "listen = \"127.0.0.1:8443\"\ninsecure = true"),
         );
         assert!(error.unwrap_err().to_string().contains("insecure"));
+    }
+
+    #[test]
+    fn a_key_comes_from_one_place_and_a_passphrase_is_in_no_file() {
+        let with = |to: &str| read(&GOOD.replace("key_file = \"/etc/portcullis/key\"\n", &format!("{to}\n")));
+        let place = with("key_source = \"file:store.key\"").unwrap().storage.key_place().unwrap();
+        assert!(matches!(place, KeyPlace::File(path) if path.is_absolute() && path.ends_with("store.key")));
+        assert!(with("key_source = \"shares\"").is_ok());
+        for wrong in [
+            "",
+            "key_file = \"a\"\nkey_source = \"shares\"",
+            "key_source = \"passphrase:correct horse\"",
+            "key_source = \"shares\"\nkey_source_next = \"passphrase:terminal\"",
+            "key_source = \"shares\"\nkey_source_next = \"passphrase:fd:3\"",
+            "key_source = \"shares\"\naudit_key_credential = \"audit.key\"",
+        ] {
+            assert!(with(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -12,21 +12,26 @@ use crate::audit::record::Event;
 use crate::audit::{Recorder, random_id};
 use crate::cli::devca::{CaError, DevelopmentCa, LeafRequest};
 use crate::cli::exit;
+use crate::cli::keyplace::KeyPlace;
 use crate::registry::{Administrator, ChangeError, Role, enrol_first};
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::store::keysource::{KeyFile, KeySourceError};
+use crate::store::keysource::{Given, KeyFile, KeySource, KeySourceError, ShareSet, shares};
 use crate::store::sled::SledStore;
 use crate::store::{StoreError, Vault};
 use crate::time::{Now, SystemTime, TimeSource, WallTime};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// Make keys, an empty store, the audit log, the first administrator's certificate and a configuration.
 ///
 /// Example: portcullis init --directory /etc/portcullis --data /var/lib/portcullis
 ///          --broker-id spiffe://example.org/portcullis --administrator ada
+///
+/// Example: portcullis init --broker-id spiffe://example.org/portcullis --administrator ada
+///          --key-source shares --shares 5 --threshold 3
 ///
 /// With --recover-admin, beside a broker that is stopped: make another administrator, of all roles, in the store there is.
 ///
@@ -51,6 +56,16 @@ pub struct Args {
     /// How long the administrator's roles, and the first one's certificate, last, days.
     #[arg(long, default_value_t = 365)]
     pub administrator_days: u16,
+    /// What opens the store: file:PATH, credential:NAME, passphrase:terminal, passphrase:fd:N, passphrase:credential:NAME or
+    /// shares. Default: a new key file, store.key.
+    #[arg(long)]
+    pub key_source: Option<KeyPlace>,
+    /// With `shares`: how many there are.
+    #[arg(long, default_value_t = 5)]
+    pub shares: u8,
+    /// With `shares`: how many of them open the store.
+    #[arg(long, default_value_t = 3)]
+    pub threshold: u8,
     /// Where workloads connect.
     #[arg(long, default_value = "127.0.0.1:8443")]
     pub listen: String,
@@ -82,6 +97,10 @@ pub struct Plan {
     pub operations_listen: Option<String>,
     /// The part of the configuration about trust domains.
     pub trust_domains: String,
+    /// What opens the store; none: a new key file in `directory`.
+    pub key_source: Option<KeyPlace>,
+    /// With shares: how many open it, and how many there are.
+    pub threshold_of_shares: (u8, u8),
 }
 
 /// Why nothing, or not everything, was made.
@@ -98,8 +117,8 @@ pub enum InitError {
     /// The store cannot be made.
     #[error("the store: {0}")]
     Store(#[from] StoreError),
-    /// The key file cannot be made.
-    #[error("the key file: {0}")]
+    /// The key source gives no key.
+    #[error("the key source: {0}")]
     Key(#[from] KeySourceError),
     /// The audit log or its key cannot be made.
     #[error("the audit log: {0}")]
@@ -138,9 +157,12 @@ pub async fn run(args: Args) -> u8 {
         admin_listen: args.admin_listen,
         operations_listen: Some(args.operations_listen),
         trust_domains,
+        key_source: args.key_source.map(absolute),
+        threshold_of_shares: (args.threshold, args.shares),
     };
     match make(&plan, &SystemTime).await {
-        Ok(()) => {
+        Ok(shares) => {
+            hand_out(&shares);
             print!("{}", next_steps(&plan));
             exit::OK
         }
@@ -173,18 +195,31 @@ async fn run_recovery(args: Args, certificate: PathBuf) -> u8 {
     }
 }
 
-/// Makes everything of a plan.
-pub async fn make(plan: &Plan, source: &dyn TimeSource) -> Result<(), InitError> {
+/// The configuration is in another directory than this command is run in.
+fn absolute(place: KeyPlace) -> KeyPlace {
+    match place {
+        KeyPlace::File(path) => KeyPlace::File(std::path::absolute(&path).unwrap_or(path)),
+        other => other,
+    }
+}
+
+/// Shares as text, in order; none where no shares open the store.
+pub type Dealt = Vec<Zeroizing<String>>;
+
+/// Makes everything of a plan; gives the shares, where the store is opened by shares.
+pub async fn make(plan: &Plan, source: &dyn TimeSource) -> Result<Dealt, InitError> {
     let (Some(wall), Some(boot)) = (source.wall(), source.boot()) else { return Err(InitError::Clock) };
     let now = Now { wall, boot };
+    let paths = Paths::of(plan);
+    let (key, dealt) = key_of(plan, &paths)?;
     for directory in [&plan.directory, &plan.data] {
         make_directory(directory)?;
     }
-    let paths = Paths::of(plan);
     let store = Arc::new(SledStore::create(&paths.store)?);
-    let key = KeyFile::new(&paths.key, &paths.store);
-    key.create()?;
-    let vault = Vault::create(store, &key).await?;
+    if let KeyPlace::File(path) = plan.key_place() {
+        KeyFile::new(&path, &paths.store).create()?;
+    }
+    let vault = Vault::create(store, key.as_ref()).await?;
     let origin = format!("portcullis/{}", plan.broker_id.trust_domain());
     let log_key =
         LogKey::create(&paths.audit_key, &origin).map_err(|error| InitError::Log(error.to_string()))?;
@@ -197,7 +232,50 @@ pub async fn make(plan: &Plan, source: &dyn TimeSource) -> Result<(), InitError>
     let stopped = recorder.note(Event::Stopped {}, now).await;
     stopped.map_err(|error| InitError::Log(error.to_string()))?;
     recorder.log().close();
-    write_new(&paths.configuration, &configuration(plan, &paths), PUBLIC)
+    write_new(&paths.configuration, &configuration(plan, &paths), PUBLIC)?;
+    Ok(dealt)
+}
+
+/// What opens the store, and the shares where it is those. A passphrase that will not do, and numbers that are impossible, are
+/// refused before anything is made.
+fn key_of(plan: &Plan, paths: &Paths) -> Result<(Arc<dyn KeySource>, Dealt), InitError> {
+    let place = plan.key_place();
+    match place.source(&paths.store) {
+        Some(source) if matches!(place, KeyPlace::File(_)) => return Ok((source, Vec::new())),
+        Some(source) => return Ok((Arc::new(Given::new(source.lock()?)), Vec::new())),
+        None => {}
+    }
+    let (threshold, count) = plan.threshold_of_shares;
+    let (joined, dealt) = shares::deal(ShareSet::new(threshold, count)?)?;
+    Ok((Arc::new(joined), dealt))
+}
+
+/// Shows each share once, for its holder alone: at a terminal one after the other, each gone before the next is shown.
+fn hand_out(shares: &[Zeroizing<String>]) {
+    let ceremony = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    for (index, share) in shares.iter().enumerate() {
+        println!(
+            "share {} of {}, for its holder alone:\n\n    {}\n",
+            index.saturating_add(1),
+            shares.len(),
+            share.as_str()
+        );
+        if ceremony {
+            print!("written down? press Enter, and it is gone: ");
+            let _ = std::io::stdout().flush();
+            let _ = std::io::stdin().read_line(&mut String::new());
+            // Screen, what scrolled off it, and the cursor (ECMA-48; xterm).
+            print!("\x1b[2J\x1b[3J\x1b[H");
+        }
+    }
+}
+
+impl Plan {
+    /// What opens the store.
+    fn key_place(&self) -> KeyPlace {
+        let default = || KeyPlace::File(self.directory.join("store.key"));
+        self.key_source.clone().unwrap_or_else(default)
+    }
 }
 
 /// Every file that `init` makes.
@@ -280,16 +358,24 @@ fn configuration(plan: &Plan, paths: &Paths) -> String {
     format!(
         "# Made by `portcullis init`; every key is explained in deploy/portcullis.toml.\n\n\
          [broker]\nspiffe_id = \"{}\"\nlisten = \"{}\"\ncertificate = \"broker.pem\"\nkey = \"broker.key\"\n\n\
-         [storage]\ndata = {}\naudit = {}\nkey_file = \"store.key\"\naudit_key_file = \"audit.key\"\n\n\
+         [storage]\ndata = {}\naudit = {}\n{}\naudit_key_file = \"audit.key\"\n\n\
          [admin]\nlisten = \"{}\"\nroots = \"admin-roots.pem\"\n\n{}{}",
         plan.broker_id,
         plan.listen,
         quoted(&paths.store),
         quoted(&paths.audit),
+        key_line(plan),
         plan.admin_listen,
         operations,
         plan.trust_domains,
     )
+}
+
+fn key_line(plan: &Plan) -> String {
+    match &plan.key_source {
+        None => "key_file = \"store.key\"".to_owned(),
+        Some(place) => format!("key_source = {}", toml::Value::String(place.to_string())),
+    }
 }
 
 fn example_trust_domain(name: &TrustDomain) -> String {
@@ -309,17 +395,27 @@ fn next_steps(plan: &Plan) -> String {
         "made {}\n\nNext:\n\
          1. Put the broker's X.509-SVID ({}) at broker.pem and broker.key in {}.\n\
          2. Put each trust domain's bundle where the configuration says, and declare how it revokes.\n\
-         3. Back up {} and {}: without them nothing stored can be opened, and no log verified.\n\
+         3. Back up {} and {}: without them nothing stored can be opened, and no checkpoint signed.\n\
          4. Take {} off this machine: it makes administrators' certificates.\n\
          5. portcullis serve --config {} --check\n",
         paths.configuration.display(),
         plan.broker_id,
         plan.directory.display(),
-        paths.key.display(),
+        plan.key_source.as_ref().map_or_else(|| paths.key.display().to_string(), kept),
         paths.audit_key.display(),
         paths.admin_root_key.display(),
         paths.configuration.display(),
     )
+}
+
+/// What is not to be lost, of a source that `init` did not make.
+fn kept(place: &KeyPlace) -> String {
+    match place {
+        KeyPlace::Shares => "enough shares".to_owned(),
+        KeyPlace::Passphrase(_) => "the passphrase".to_owned(),
+        KeyPlace::File(path) => path.display().to_string(),
+        KeyPlace::Credential(name) => format!("the key behind credential {name}"),
+    }
 }
 
 fn make_directory(path: &Path) -> Result<(), InitError> {

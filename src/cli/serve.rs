@@ -6,9 +6,11 @@
 
 mod assemble;
 mod keep;
+mod keys;
 mod marked;
 mod notify;
 mod recover;
+mod sealed;
 mod stopped;
 
 pub use assemble::{Server, StartError};
@@ -49,6 +51,7 @@ pub async fn run(args: Args) -> u8 {
     harden();
     match Server::start(&config, Arc::new(SystemTime)).await {
         Ok(server) => serve(server).await,
+        Err(StartError::EndedSealed) => exit::OK,
         Err(error) => {
             eprintln!("portcullis: not started: {error}");
             if matches!(error, StartError::Store(_) | StartError::Log(_) | StartError::LogMissing)
@@ -65,13 +68,10 @@ pub async fn run(args: Args) -> u8 {
 
 /// Serves until SIGTERM or SIGINT, then drains: open requests are answered, and only then is the log closed.
 async fn serve(server: Server) -> u8 {
+    let (workloads, operators) = (server.address(), server.admin_address());
     let probes = server.operations_address().map(|address| format!(", probes on {address}"));
-    println!(
-        "portcullis: serving workloads on {}, operators on {}{}",
-        server.address(),
-        server.admin_address(),
-        probes.unwrap_or_default()
-    );
+    let probes = probes.unwrap_or_default();
+    say(&format!("portcullis: serving workloads on {workloads}, operators on {operators}{probes}"));
     let watchdog = tokio::spawn(notify::watchdog(server.telemetry().clone()));
     notify::tell("READY=1");
     let outcome = wait_for_signal().await;
@@ -86,6 +86,12 @@ async fn serve(server: Server) -> u8 {
             exit::INTERNAL
         }
     }
+}
+
+/// One line on standard output. Whoever started the broker may have closed it since; that ends no broker.
+fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Waits for SIGTERM or SIGINT.

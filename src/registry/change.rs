@@ -6,7 +6,7 @@ use crate::limits;
 use crate::registry::Registry;
 use crate::registry::administrator::{Administrator, Administrators, TWO_PERSONS, TwoPersons};
 use crate::store::vault::{Kind, Vault};
-use crate::store::{CommitNumber, StoreError, Transaction};
+use crate::store::{CommitNumber, NextKeyring, StoreError, Transaction};
 use crate::time::Now;
 
 /// A change that is ready to be made.
@@ -56,11 +56,26 @@ impl Registry {
             let latches_ended = self.end_latches(&change.ends_latches_on, &record, now).await;
             return Ok(Changed { record, commit: None, latches_ended });
         };
-        let (record, number) = self.commit(change.act, transaction, now).await?;
+        let (record, number) = self.commit(change.act, transaction, None, now).await?;
         self.enforce(&change.kinds).await;
         let latches_ended = self.end_latches(&change.ends_latches_on, &record, now).await;
         self.second_record(Event::Applied { commit: number.0 }, now).await?;
         Ok(Changed { record, commit: Some(number), latches_ended })
+    }
+
+    /// Changes the store's keys: as [`Registry::change`], and `next` is what the vault seals with before anything else
+    /// commits.
+    pub async fn change_keyring(
+        &self,
+        act: AdminAct,
+        transaction: Transaction,
+        next: NextKeyring,
+        now: Now,
+    ) -> Result<Changed, ChangeError> {
+        self.settle(now).await?;
+        let (record, number) = self.commit(act, transaction, Some(next), now).await?;
+        self.second_record(Event::Applied { commit: number.0 }, now).await?;
+        Ok(Changed { record, commit: Some(number), latches_ended: Vec::new() })
     }
 
     /// Records an act that changes nothing in the store before the caller does it.
@@ -73,9 +88,10 @@ impl Registry {
         &self,
         act: AdminAct,
         transaction: Transaction,
+        next: Option<NextKeyring>,
         now: Now,
     ) -> Result<(String, CommitNumber), ChangeError> {
-        match commit(&self.vault, &self.broker.recorder, act, transaction, now).await {
+        match commit(&self.vault, &self.broker.recorder, act, (transaction, next), now).await {
             Ok(committed) => Ok(committed),
             Err(Failed { error, owed }) => {
                 if let Some(event) = owed {
@@ -180,7 +196,8 @@ pub async fn enrol_offline(
             "replaces": replaces,
         }),
     };
-    let committed = commit(vault, recorder, act, transaction, now).await.map_err(|failed| failed.error)?;
+    let committed =
+        commit(vault, recorder, act, (transaction, None), now).await.map_err(|failed| failed.error)?;
     let applied = recorder.note(Event::Applied { commit: committed.1.0 }, now).await;
     applied.map(drop).map_err(|error| ChangeError::Unsettled(error.to_string()))
 }
@@ -220,7 +237,7 @@ pub(super) async fn commit(
     vault: &Vault,
     recorder: &Recorder,
     act: AdminAct,
-    mut transaction: Transaction,
+    (mut transaction, next): (Transaction, Option<NextKeyring>),
     now: Now,
 ) -> Result<(String, CommitNumber), Failed> {
     let before = |error: StoreError| Failed { error: error.into(), owed: None };
@@ -240,7 +257,11 @@ pub(super) async fn commit(
     };
     let body = format!("{}:{record}", number.0);
     vault.put(&mut transaction, Kind::State, LAST_INTENT, last.as_ref(), body.as_bytes()).map_err(after)?;
-    let number = turn.commit(transaction).await.map_err(after)?;
+    let committed = match next {
+        None => turn.commit(transaction).await,
+        Some(next) => turn.commit_keyring(transaction, next).await,
+    };
+    let number = committed.map_err(after)?;
     Ok((record, number))
 }
 

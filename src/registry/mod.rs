@@ -7,6 +7,8 @@
 pub mod administrator;
 pub mod attestation;
 mod change;
+pub mod dealing;
+pub mod keys;
 mod load;
 mod replay;
 mod restore;
@@ -24,6 +26,7 @@ use crate::broker::Broker;
 use crate::store::vault::Vault;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use tokio::sync::Mutex;
 
 /// The facts that administrators keep, over the vault, in force in the broker.
@@ -37,6 +40,8 @@ pub struct Registry {
     launchers: std::collections::BTreeSet<[u8; 32]>,
     /// Second records that could not be written yet; nothing is changed before they are.
     unsettled: Mutex<Vec<crate::audit::record::Event>>,
+    /// What `key rekey` moves to, where the configuration names it.
+    next_source: OnceLock<keys::NextSource>,
     /// Whether changes wait for a second person whatever is stored.
     two_persons_always: std::sync::atomic::AtomicBool,
 }
@@ -55,6 +60,7 @@ impl Registry {
             attestation_keys: ArcSwap::from_pointee(None),
             launchers,
             unsettled: Mutex::new(Vec::new()),
+            next_source: OnceLock::new(),
             two_persons_always: std::sync::atomic::AtomicBool::new(false),
         }
     }
@@ -62,6 +68,17 @@ impl Registry {
     /// The vault, for reading and for preparing transactions.
     pub fn vault(&self) -> &Arc<Vault> {
         &self.vault
+    }
+
+    /// Says what `key rekey` may move to; once, at the start.
+    pub fn offer_next_source(&self, next: keys::NextSource) {
+        // A second offer is never made; the first one stands.
+        let _ = self.next_source.set(next);
+    }
+
+    /// What `key rekey` may move to.
+    pub fn next_source(&self) -> Option<&keys::NextSource> {
+        self.next_source.get()
     }
 
     /// The broker whose facts these are.

@@ -83,7 +83,7 @@ pub async fn conclude(
     let previous = vault.read(Kind::State, RESTORED).await?;
     let mut transaction = Transaction::default();
     vault.put(&mut transaction, Kind::State, RESTORED, previous.as_ref(), &body)?;
-    let committed = commit(vault, recorder, act, transaction, now).await;
+    let committed = commit(vault, recorder, act, (transaction, None), now).await;
     committed.map(|(_, number)| number).map_err(|failed| failed.error)
 }
 
@@ -128,6 +128,11 @@ pub async fn narrow(
     narrowing.revocations(since).await?;
     for (name, mark) in &since.marks {
         narrowing.mark(name, mark).await?;
+    }
+    for (verb, count) in &since.keys {
+        narrowing.restored.say(format!(
+            "`{verb}` was done {count} times: the keys are those of the backup, so do it again"
+        ));
     }
     for (verb, count) in &since.unknown {
         narrowing.restored.say(format!("`{verb}` was done {count} times: it is undone by this restore"));

@@ -16,12 +16,14 @@ use crate::limits;
 use crate::request::SecretPath;
 use crate::store::{Entry, Kind, Opened, StoreError, Transaction, Vault};
 use crate::time::WallTime;
+use arc_swap::ArcSwap;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod fields;
 mod metadata;
+mod rewrap;
 mod terms;
 
 pub use fields::SecretFields;
@@ -95,21 +97,22 @@ pub enum KvError {
 /// The engine.
 pub struct Kv {
     vault: Arc<Vault>,
-    stand_in: Entry,
+    /// Sealed in the current term, as whatever it stands in for is or soon will be.
+    stand_in: ArcSwap<Entry>,
 }
 
 impl Kv {
     /// The engine on that vault.
     pub fn new(vault: Arc<Vault>) -> Result<Self, StoreError> {
-        let body = SecretMetadata::stand_in()?.encode()?;
-        let stand_in = vault.seal(Kind::SecretMetadata, ENGINE, 1, &body)?;
+        let stand_in = ArcSwap::from_pointee(stand_in(&vault)?);
         Ok(Kv { vault, stand_in })
     }
 
     /// What is known of a secret. For an unknown path a stand-in of the usual size is opened, checked and parsed by the
     /// same code and then dropped, so that the answer takes as long.
     pub async fn metadata(&self, path: &SecretPath) -> Result<Option<SecretMetadata>, StoreError> {
-        let stand_in = (ENGINE, &self.stand_in);
+        let stand_in = self.stand_in()?;
+        let stand_in = (ENGINE, stand_in.as_ref());
         let read = self.vault.read_or_stand_in(Kind::SecretMetadata, path.as_str(), stand_in);
         let (opened, there) = read.await?;
         let metadata = std::hint::black_box(SecretMetadata::decode(&opened)?);
@@ -125,15 +128,15 @@ impl Kv {
         epoch: u64,
     ) -> Result<SecretFields, KvError> {
         let (mut metadata, mut value) = self.version(path, version).await?;
-        if value.is_none() {
-            // Destroyed between the two reads; it is damage where the metadata still promise it.
+        if !value.as_ref().is_some_and(|value| metadata.vouches_for(version, value.sealed())) {
+            // Destroyed or sealed anew between the two reads; it is damage where the metadata still say otherwise.
             (metadata, value) = self.version(path, version).await?;
         }
         if metadata.epoch != epoch {
             return Err(KvError::VersionUnknown);
         }
         let value = value.ok_or_else(|| damaged("a version's value is missing"))?;
-        if metadata.versions.get(&version).is_none_or(|state| state.digest != sha256(value.sealed())) {
+        if !metadata.vouches_for(version, value.sealed()) {
             return Err(damaged("a value is not the one that its metadata name").into());
         }
         SecretFields::decode(&value.body).ok_or_else(|| damaged("a value has no known shape").into())
@@ -293,6 +296,16 @@ impl Kv {
         self.finish(transaction, previous.as_ref(), metadata, details)
     }
 
+    fn stand_in(&self) -> Result<Arc<Entry>, StoreError> {
+        let present = self.stand_in.load_full();
+        if self.vault.is_current(&present) {
+            return Ok(present);
+        }
+        let next = Arc::new(stand_in(&self.vault)?);
+        self.stand_in.store(next.clone());
+        Ok(next)
+    }
+
     async fn version(
         &self,
         path: &SecretPath,
@@ -341,6 +354,11 @@ impl Kv {
         self.vault.put(&mut transaction, Kind::SecretMetadata, metadata.path.as_str(), previous, &body)?;
         Ok(Prepared { transaction, details })
     }
+}
+
+fn stand_in(vault: &Vault) -> Result<Entry, StoreError> {
+    let body = SecretMetadata::stand_in()?.encode()?;
+    vault.seal(Kind::SecretMetadata, ENGINE, 1, &body)
 }
 
 /// `@` is in no path, so no two names meet.

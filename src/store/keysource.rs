@@ -1,8 +1,9 @@
 //! Where the key that encrypts keys (KEK) comes from.
 //!
 //! *Takes* a place outside the data directory. *Gives* 32 secret bytes. *Denies* a key that others could read or have
-//! put there. *Source*: `durability.md` "Records at rest", key sources. A systemd credential, Shamir shares and PKCS#11
-//! will be further files beside this one's [`KeyFile`].
+//! put there. *Source*: `durability.md` "Records at rest", key sources. The key file is here; a systemd credential
+//! ([`credential`]), a passphrase ([`passphrase`]) and shares ([`shares`]) are beside it. What a keyring says of its own
+//! source is a [`Lock`].
 
 use super::files;
 use rustix::fs::{Mode, OFlags};
@@ -13,15 +14,24 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use zeroize::Zeroizing;
 
+pub mod credential;
+mod lock;
+pub mod passphrase;
+pub mod shares;
+
+pub use lock::{Lock, ShareSet};
+
 /// 32 secret bytes on the heap, zeroized when dropped.
 pub type Key = SecretBox<[u8; 32]>;
 
 /// Gives the KEK, each time it is asked.
 pub trait KeySource: Send + Sync {
-    /// What kind of source it is, for the operator.
+    /// What kind of source it is, for the operator; as [`Lock::name`].
     fn name(&self) -> &'static str;
-    /// The key.
-    fn key(&self) -> Result<Key, KeySourceError>;
+    /// A key for a keyring that is sealed now, and what opens it again.
+    fn lock(&self) -> Result<(Lock, Key), KeySourceError>;
+    /// The key for a keyring that is locked like this. **Denies** `OtherKind`.
+    fn unlock(&self, lock: &Lock) -> Result<Key, KeySourceError>;
 }
 
 /// Why a key source gives no key. Paths are the operator's own.
@@ -54,6 +64,72 @@ pub enum KeySourceError {
     /// No random bytes for a new key.
     #[error("no random bytes")]
     NoRandomness,
+    /// The passphrase cannot be read.
+    #[error("the passphrase cannot be read: {0}")]
+    Passphrase(String),
+    /// systemd gave this process no credentials.
+    #[error("there is no $CREDENTIALS_DIRECTORY: systemd gives one where the unit loads a credential")]
+    NoCredentials,
+    /// It gave one key and then another.
+    #[error("the key source gave one key and then another")]
+    Changing,
+    /// The keyring is locked for another kind of source.
+    #[error("the keyring is locked with {wants}, and the configuration names a source of kind {has}")]
+    OtherKind {
+        /// What opens it.
+        wants: &'static str,
+        /// What was tried.
+        has: &'static str,
+    },
+    /// What stands before the keyring says of no source that is known.
+    #[error("the keyring does not say what opens it")]
+    LockMalformed,
+    /// The parameters of argon2id are out of their bounds.
+    #[error("the passphrase's parameters (argon2id) are out of their bounds")]
+    PassphraseParameters,
+    /// Too short to be worth guessing at, or too long.
+    #[error("a passphrase has 16 to 1024 bytes")]
+    PassphraseLength,
+    /// A name that leads out of the directory.
+    #[error("a credential's name is one file name")]
+    CredentialName,
+    /// Others than the service may read it, or others than its owner write it.
+    #[error("the credential can be read by others or written by more than its owner")]
+    CredentialPermissions,
+    /// One share alone, or more to open than there are, or too many.
+    #[error("of 2 to 16 shares, at least 2 and at most all open the store")]
+    ShareNumbers,
+    /// A text that is no share: mistyped, cut, or something else.
+    #[error("this is not a share: {0}")]
+    ShareMalformed(&'static str),
+    /// Shares that go together and are not those that were dealt: one was altered together with its checksum.
+    #[error("these shares are not the ones that were dealt; all of them are forgotten")]
+    ShareAltered,
+    /// No shares wait to be read back.
+    #[error(
+        "no shares wait to be read back: they were never dealt, or too long ago, or the broker was restarted"
+    )]
+    NotDealt,
+    /// Not a holder's public key.
+    #[error("this is not a holder's key: {0}")]
+    HolderMalformed(&'static str),
+    /// A sealed share that this key does not open.
+    #[error("this key does not open the share: it is another holder's, or was altered")]
+    ShareUnopened,
+    /// A share cannot be read.
+    #[error("no share was given: {0}")]
+    Share(String),
+    /// A share of another dealing: of another store, or replaced since.
+    #[error("this share is of another set ({found}); this store's shares are of set {wanted}")]
+    ShareOfOtherSet {
+        /// The set that the share says.
+        found: String,
+        /// The set that opens the keyring.
+        wanted: String,
+    },
+    /// The same share twice.
+    #[error("share {0} was given already")]
+    ShareRepeated(u8),
 }
 
 /// A file of 64 lower-case hex digits: 0600, own owner, no symbolic link, not inside the data directory.
@@ -90,30 +166,77 @@ impl KeyFile {
         (!place.starts_with(data)).then_some(()).ok_or(KeySourceError::InsideData)
     }
 
-    fn open(&self) -> Result<File, KeySourceError> {
-        // NONBLOCK: a FIFO in its place must not hang the start.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        match rustix::fs::open(&self.path, flags, Mode::empty()) {
-            Ok(descriptor) => Ok(File::from(descriptor)),
-            Err(rustix::io::Errno::LOOP) => Err(KeySourceError::SymbolicLink),
-            Err(error) => Err(unreadable(&error.into())),
-        }
-    }
-}
-
-impl KeySource for KeyFile {
-    fn name(&self) -> &'static str {
-        "key file"
-    }
-
     fn key(&self) -> Result<Key, KeySourceError> {
         self.check_place()?;
-        let mut file = self.open()?;
+        let mut file = open_plain(&self.path)?;
         check_file(&file)?;
         // One byte more than it may have, so that a longer file is seen to be longer.
         let mut text = Zeroizing::new([0; HEX_DIGITS + 2]);
         let length = read_up_to(&mut file, text.as_mut()).map_err(|error| unreadable(&error))?;
         parse(text.get(..length).unwrap_or_default())
+    }
+}
+
+impl KeySource for KeyFile {
+    fn name(&self) -> &'static str {
+        "key"
+    }
+
+    fn lock(&self) -> Result<(Lock, Key), KeySourceError> {
+        Ok((Lock::Key, self.key()?))
+    }
+
+    fn unlock(&self, lock: &Lock) -> Result<Key, KeySourceError> {
+        match lock {
+            Lock::Key => self.key(),
+            Lock::Passphrase(_) | Lock::Shares(_) => {
+                Err(KeySourceError::OtherKind { wants: lock.name(), has: "key" })
+            }
+        }
+    }
+}
+
+/// A key that another source gave before: asked once, early, so that what fails does so before anything is made.
+pub struct Given {
+    lock: Lock,
+    key: Key,
+}
+
+impl Given {
+    /// What [`KeySource::lock`] gave.
+    pub fn new((lock, key): (Lock, Key)) -> Self {
+        Given { lock, key }
+    }
+}
+
+impl KeySource for Given {
+    fn name(&self) -> &'static str {
+        self.lock.name()
+    }
+
+    fn lock(&self) -> Result<(Lock, Key), KeySourceError> {
+        Ok((self.lock.clone(), copy(&self.key)))
+    }
+
+    fn unlock(&self, lock: &Lock) -> Result<Key, KeySourceError> {
+        let same = *lock == self.lock;
+        same.then(|| copy(&self.key))
+            .ok_or(KeySourceError::OtherKind { wants: lock.name(), has: self.name() })
+    }
+}
+
+fn copy(key: &Key) -> Key {
+    Key::init_with_mut(|copy: &mut [u8; 32]| *copy = *key.expose_secret())
+}
+
+/// Opens without following a link.
+fn open_plain(path: &Path) -> Result<File, KeySourceError> {
+    // NONBLOCK: a FIFO in its place must not hang the start.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(descriptor) => Ok(File::from(descriptor)),
+        Err(rustix::io::Errno::LOOP) => Err(KeySourceError::SymbolicLink),
+        Err(error) => Err(unreadable(&error.into())),
     }
 }
 

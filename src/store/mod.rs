@@ -29,7 +29,7 @@ pub mod space;
 pub mod vault;
 mod watched;
 
-pub use vault::{Kind, Opened, Vault};
+pub use vault::{Kind, NextKeyring, Opened, Vault};
 pub use watched::{Export, Part};
 
 /// A key and its value.
@@ -144,6 +144,9 @@ pub enum StoreError {
     /// The key source's key does not open the keyring: it is another key, or the keyring is damaged.
     #[error("this key does not open the keyring: it is another store's key, or the keyring is damaged")]
     KeyringRefused,
+    /// The new key is the present one.
+    #[error("the next key source gives the key that is in use already: nothing would be changed")]
+    SameKey,
 }
 
 /// An ordered map of bytes with compare-and-swap transactions, each durable when acknowledged. Every wait is bounded

@@ -26,6 +26,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{RwLock, RwLockReadGuard, oneshot};
 
+/// What [`SledStore::examine_with`] found: the store's id, its last commit, and the value that was asked for.
+pub type Examined = (StoreId, CommitNumber, Option<Vec<u8>>);
+
 /// A store in a directory of this machine, opened by this process alone.
 pub struct SledStore {
     id: StoreId,
@@ -83,6 +86,11 @@ impl SledStore {
     /// engine cuts off whatever lies behind a damaged page when it opens. Errs as `open`; none where there is no room for
     /// a copy.
     pub fn examine(directory: &Path) -> Result<Option<CommitNumber>, StoreError> {
+        Ok(SledStore::examine_with(directory, &[])?.map(|(_, number, _)| number))
+    }
+
+    /// The same; gives the store's id and what stands under `key`, too.
+    pub fn examine_with(directory: &Path, key: &[u8]) -> Result<Option<Examined>, StoreError> {
         if !directory.exists() {
             return Err(StoreError::Missing);
         }
@@ -97,7 +105,8 @@ impl SledStore {
         }
         let db = open_engine(&copy.0)?;
         guarded("it cannot be read", || examine(&db, id))?;
-        read_number(&db).map(|number| Some(CommitNumber(number)))
+        let value = chunks::get::<::sled::Tree>(&db, key)?;
+        read_number(&db).map(|number| Some((id, CommitNumber(number), value)))
     }
 
     fn start(

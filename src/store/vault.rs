@@ -6,11 +6,12 @@
 //! The store sees kinds, lengths, and HMACs in place of names. The name stands in the plaintext too and is compared.
 
 use super::keyring::Keyring;
-use super::keysource::KeySource;
+use super::keysource::{KeySource, Lock};
 use super::record::{self, Place, damaged};
 use super::watched::{Export, Watched};
 use super::{CommitNumber, Entry, Expect, Store, StoreError, Transaction};
 use crate::limits;
+use arc_swap::ArcSwap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,10 +70,15 @@ pub struct Vault {
     store: Arc<dyn Store>,
     /// The same, as a backup sees it.
     watched: Arc<Watched>,
-    keyring: Keyring,
+    /// Replaced in a [`Turn`] alone, so that none commits what an older one sealed.
+    keyring: ArcSwap<Keyring>,
     /// Held for writing by a [`Turn`], for reading by every other commit, so that a number once named is had.
     turns: RwLock<()>,
 }
+
+/// A keyring that takes the place of the present one once its transaction is committed.
+#[must_use]
+pub struct NextKeyring(Keyring);
 
 /// A record, opened: the fact, and what is needed to replace exactly it.
 pub struct Opened {
@@ -98,17 +104,17 @@ impl Vault {
     pub async fn create(store: Arc<dyn Store>, source: &dyn KeySource) -> Result<Self, StoreError> {
         let watched = Arc::new(Watched::new(store));
         let store: Arc<dyn Store> = watched.clone();
-        let keyring = Keyring::generate(store.id())?;
+        let keyring = Keyring::generate(store.id(), source)?;
         let transaction = Transaction {
             checks: vec![(KEYRING_KEY.to_vec(), Expect::Absent)],
-            puts: vec![Entry { key: KEYRING_KEY.to_vec(), value: keyring.seal(source)? }],
+            puts: vec![Entry { key: KEYRING_KEY.to_vec(), value: keyring.seal()? }],
             deletes: Vec::new(),
         };
         store.commit(transaction, None).await.map_err(|error| match error {
             StoreError::Conflict => StoreError::Exists,
             other => other,
         })?;
-        Ok(Vault { store, watched, keyring, turns: RwLock::new(()) })
+        Ok(Vault::new(watched, keyring))
     }
 
     /// Opens the keyring. **Denies** `Damaged` where there is none, `KeyringRefused`, `KeySource`; never makes a new one.
@@ -117,7 +123,42 @@ impl Vault {
         let store: Arc<dyn Store> = watched.clone();
         let sealed = store.get(KEYRING_KEY).await?.ok_or_else(|| damaged("the store has no keyring"))?;
         let keyring = Keyring::open(store.id(), source, &sealed)?;
-        Ok(Vault { store, watched, keyring, turns: RwLock::new(()) })
+        Ok(Vault::new(watched, keyring))
+    }
+
+    fn new(watched: Arc<Watched>, keyring: Keyring) -> Self {
+        let store = watched.clone();
+        Vault { store, watched, keyring: ArcSwap::from_pointee(keyring), turns: RwLock::new(()) }
+    }
+
+    /// Where the sealed keyring stands.
+    pub const KEYRING: &'static [u8] = KEYRING_KEY;
+
+    /// What opens the keyring of a store that is not open yet.
+    pub async fn lock_of(store: &dyn Store) -> Result<Lock, StoreError> {
+        let sealed = store.get(KEYRING_KEY).await?.ok_or_else(|| damaged("the store has no keyring"))?;
+        Keyring::lock_of(&sealed)
+    }
+
+    /// The keys as they are now.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.load_full()
+    }
+
+    /// Prepares another keyring in place of the present one: what to commit, and what is then adopted.
+    pub async fn prepare_keyring(
+        &self,
+        change: impl FnOnce(&Keyring) -> Result<Keyring, StoreError>,
+    ) -> Result<(Transaction, NextKeyring), StoreError> {
+        let present = self.store.get(KEYRING_KEY).await?;
+        let present = present.ok_or_else(|| damaged("the store has no keyring"))?;
+        let next = change(&self.keyring())?;
+        let transaction = Transaction {
+            checks: vec![(KEYRING_KEY.to_vec(), Expect::Value(present))],
+            puts: vec![Entry { key: KEYRING_KEY.to_vec(), value: next.seal()? }],
+            deletes: Vec::new(),
+        };
+        Ok((transaction, NextKeyring(next)))
     }
 
     /// The engine below.
@@ -132,12 +173,12 @@ impl Vault {
 
     /// A MAC over `text` that only who has this store's keys can make; the same in every term.
     pub fn vouch(&self, text: &str) -> String {
-        vouch(&self.keyring, text)
+        vouch(&self.keyring.load(), text)
     }
 
     /// The store key of a fact: the kind's code and an HMAC of the name.
     pub fn key_of(&self, kind: Kind, name: &str) -> Vec<u8> {
-        [[kind.code()].as_slice(), &self.keyring.hide(kind.code(), name)].concat()
+        [[kind.code()].as_slice(), &self.keyring.load().hide(kind.code(), name)].concat()
     }
 
     /// Seals a fact to its place, as its version `version`.
@@ -149,17 +190,18 @@ impl Vault {
         for part in [length.to_be_bytes().as_slice(), name.as_bytes(), body] {
             plaintext.extend_from_slice(part);
         }
-        let (term, root) = self.keyring.current()?;
-        let place = Place { store: self.keyring.store(), kind: kind.code(), key: &key };
+        let keyring = self.keyring.load();
+        let (term, root) = keyring.current()?;
+        let place = Place { store: keyring.store(), kind: kind.code(), key: &key };
         let value = record::seal(root, place, term, version, &plaintext)?;
         Ok(Entry { key, value })
     }
 
     /// The fact of that kind and name.
     pub async fn read(&self, kind: Kind, name: &str) -> Result<Option<Opened>, StoreError> {
-        let key = self.key_of(kind, name);
+        let (key, before) = (self.key_of(kind, name), self.keyring());
         let Some(value) = self.store.get(&key).await? else { return Ok(None) };
-        self.open_named(kind, name, Entry { key, value }).map(Some)
+        self.open_named(&before, kind, name, Entry { key, value }).map(Some)
     }
 
     /// The fact of that kind and name; where there is none, the work of opening `stand_in`, a record that was sealed under
@@ -170,22 +212,23 @@ impl Vault {
         name: &str,
         (stand_in_name, stand_in): (&str, &Entry),
     ) -> Result<(Opened, bool), StoreError> {
-        let key = self.key_of(kind, name);
+        let (key, before) = (self.key_of(kind, name), self.keyring());
         let found = self.store.get(&key).await?;
         let there = found.is_some();
         let (name, entry) = match found {
             Some(value) => (name, Entry { key, value }),
             None => (stand_in_name, stand_in.clone()),
         };
-        Ok((self.open_named(kind, name, entry)?, there))
+        Ok((self.open_named(&before, kind, name, entry)?, there))
     }
 
     /// A page of all facts of a kind, past the place `after`; one that is damaged fails the page.
     pub async fn list(&self, kind: Kind, after: Option<&[u8]>, limit: usize) -> Result<Page, StoreError> {
         let limit = limit.clamp(1, limits::STORE_PAGE);
+        let before = self.keyring();
         let entries = self.store.scan(&[kind.code()], after, limit).await?;
         let next = entries.last().filter(|_| entries.len() >= limit).map(|entry| entry.key.clone());
-        let records = entries.into_iter().map(|entry| self.open_entry(kind, entry));
+        let records = entries.into_iter().map(|entry| self.open_entry(&before, kind, entry));
         Ok(Page { records: records.collect::<Result<_, _>>()?, next })
     }
 
@@ -233,6 +276,7 @@ impl Vault {
     /// Commits under whichever number is next. Waits while a [`Turn`] is held.
     pub async fn commit(&self, transaction: Transaction) -> Result<CommitNumber, StoreError> {
         let _turn = bounded(self.turns.read()).await?;
+        self.check_term(&transaction)?;
         self.store.commit(transaction, None).await
     }
 
@@ -244,14 +288,70 @@ impl Vault {
         Ok(Turn { vault: self, number, _alone: alone })
     }
 
-    fn open_named(&self, kind: Kind, name: &str, entry: Entry) -> Result<Opened, StoreError> {
-        let opened = self.open_entry(kind, entry)?;
+    /// The term that a sealed record says it is of.
+    pub fn term_of(entry: &Entry) -> Result<u32, StoreError> {
+        record::term(&entry.value)
+    }
+
+    /// Whether a sealed record is of the term that new ones are sealed in.
+    pub fn is_current(&self, entry: &Entry) -> bool {
+        record::term(&entry.value).is_ok_and(|term| term == self.keyring.load().current_term())
+    }
+
+    /// The same fact, with `body` in place of its own, sealed in the current term as the version it is; added to
+    /// `transaction` in place of exactly this record. For a rewrap alone: nobody changed the fact. Gives its entry.
+    pub fn seal_again(
+        &self,
+        transaction: &mut Transaction,
+        kind: Kind,
+        opened: &Opened,
+        body: &[u8],
+    ) -> Result<Entry, StoreError> {
+        let entry = self.seal(kind, &opened.name, opened.version, body)?;
+        transaction.checks.push(opened.unchanged());
+        transaction.puts.push(entry.clone());
+        Ok(entry)
+    }
+
+    /// A page of sealed records of a kind, unopened: for whoever looks at their terms alone.
+    pub async fn sealed(
+        &self,
+        kind: Kind,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.store.scan(&[kind.code()], after, limit).await
+    }
+
+    /// Opens one of them.
+    pub fn open_sealed(&self, kind: Kind, entry: Entry) -> Result<Opened, StoreError> {
+        self.open_entry(&self.keyring(), kind, entry)
+    }
+
+    /// What was sealed before a rotation and is committed after it would be lost with its term, so it is prepared anew.
+    fn check_term(&self, transaction: &Transaction) -> Result<(), StoreError> {
+        let facts = transaction.puts.iter().filter(|entry| entry.key != KEYRING_KEY);
+        let current = facts.into_iter().all(|entry| self.is_current(entry));
+        current.then_some(()).ok_or(StoreError::Conflict)
+    }
+
+    fn open_named(
+        &self,
+        before: &Keyring,
+        kind: Kind,
+        name: &str,
+        entry: Entry,
+    ) -> Result<Opened, StoreError> {
+        let opened = self.open_entry(before, kind, entry)?;
         (opened.name == name).then_some(opened).ok_or_else(|| damaged("a record has another name"))
     }
 
-    fn open_entry(&self, kind: Kind, entry: Entry) -> Result<Opened, StoreError> {
-        let root = self.keyring.root(record::term(&entry.value)?)?;
-        let place = Place { store: self.keyring.store(), kind: kind.code(), key: &entry.key };
+    /// `before` is the keyring of before the record was read: its term may have been dropped since. A term that came since is
+    /// in the present one.
+    fn open_entry(&self, before: &Keyring, kind: Kind, entry: Entry) -> Result<Opened, StoreError> {
+        let (term, present) = (record::term(&entry.value)?, self.keyring.load());
+        let root = before.root(term).or_else(|_| present.root(term))?;
+        let place = Place { store: before.store(), kind: kind.code(), key: &entry.key };
         let (version, plaintext) = record::open(root, place, &entry.value)?;
         let (name, body) = split_name(&plaintext).ok_or_else(|| damaged("a record has no name"))?;
         if self.key_of(kind, name) != entry.key {
@@ -278,7 +378,21 @@ impl Turn<'_> {
 
     /// Commits under that number.
     pub async fn commit(self, transaction: Transaction) -> Result<CommitNumber, StoreError> {
+        self.vault.check_term(&transaction)?;
         self.vault.store.commit(transaction, Some(self.number)).await
+    }
+
+    /// As [`Turn::commit`], for a transaction of [`Vault::prepare_keyring`]: its keyring is adopted before anything else
+    /// commits.
+    pub async fn commit_keyring(
+        self,
+        transaction: Transaction,
+        next: NextKeyring,
+    ) -> Result<CommitNumber, StoreError> {
+        self.vault.check_term(&transaction)?;
+        let number = self.vault.store.commit(transaction, Some(self.number)).await?;
+        self.vault.keyring.store(Arc::new(next.0));
+        Ok(number)
     }
 }
 
@@ -286,6 +400,11 @@ impl Opened {
     /// The record as it is stored: ciphertext.
     pub fn sealed(&self) -> &[u8] {
         &self.entry.value
+    }
+
+    /// The record's key and ciphertext.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
     }
 
     /// The check that it still stands unchanged.
@@ -415,7 +534,8 @@ mod tests {
         let bench = bench().await;
         let key = bench.vault.key_of(Kind::Node, "a");
         let place = Place { store: bench.store.id(), kind: Kind::Node.code(), key: &key };
-        let (term, root) = bench.vault.keyring.current().unwrap();
+        let keyring = bench.vault.keyring();
+        let (term, root) = keyring.current().unwrap();
         let value = record::seal(root, place, term, 1, b"\0\x01bfact").unwrap();
         bench.store.tamper(|map| drop(map.insert(key.clone(), value)));
         assert_eq!(
@@ -484,6 +604,46 @@ mod tests {
         bench.store.tamper(|map| drop(map.remove(KEYRING_KEY)));
         let lost = Vault::open(bench.store.clone(), &FixedKey(1)).await.map(|_| ());
         assert_eq!(lost, Err(damaged("the store has no keyring")));
+    }
+
+    impl Bench {
+        async fn change_keyring(&self, change: impl FnOnce(&Keyring) -> Result<Keyring, StoreError>) {
+            let (transaction, next) = self.vault.prepare_keyring(change).await.unwrap();
+            self.vault.turn().await.unwrap().commit_keyring(transaction, next).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_sealed_before_a_rotation_is_not_committed_after_it() {
+        let bench = bench().await;
+        bench.put(Kind::Node, "a", b"1").await;
+        let mut early = Transaction::default();
+        let seen = bench.vault.read(Kind::Node, "a").await.unwrap().unwrap();
+        bench.vault.put(&mut early, Kind::Node, "a", Some(&seen), b"2").unwrap();
+        bench.change_keyring(Keyring::next_term).await;
+        assert_eq!(bench.vault.commit(early.clone()).await, Err(StoreError::Conflict));
+        assert_eq!(bench.vault.turn().await.unwrap().commit(early).await, Err(StoreError::Conflict));
+        assert!(!bench.vault.is_current(seen.entry()));
+        let entry = bench.put(Kind::Node, "a", b"2").await;
+        assert!(bench.vault.is_current(&entry));
+        // A start finds both terms.
+        let again = Vault::open(bench.store.clone(), &FixedKey(1)).await.unwrap();
+        assert_eq!(again.keyring().terms(), vec![1, 2]);
+        assert_eq!(again.read(Kind::Node, "a").await.unwrap().unwrap().body.as_slice(), b"2");
+    }
+
+    #[tokio::test]
+    async fn a_record_read_before_its_term_was_dropped_still_opens() {
+        let bench = bench().await;
+        let old = bench.put(Kind::Node, "a", b"1").await;
+        let before = bench.vault.keyring();
+        bench.change_keyring(Keyring::next_term).await;
+        bench.put(Kind::Node, "a", b"2").await;
+        bench.change_keyring(|keyring| Ok(keyring.only_current())).await;
+        assert_eq!(bench.vault.open_entry(&before, Kind::Node, old.clone()).unwrap().body.as_slice(), b"1");
+        // One that is put back afterwards is of no term that there is.
+        bench.store.tamper(|map| drop(map.insert(old.key.clone(), old.value)));
+        assert!(bench.is_damaged(Kind::Node, "a").await);
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod exec;
 mod figures;
 mod get;
 mod import;
+mod key;
 mod hold;
 mod operations;
 mod people;

@@ -30,12 +30,14 @@ use portcullis::evidence::{nitro, process, sev_snp, tdx, tpm2};
 use portcullis::policy::cedar::PolicySet;
 use portcullis::policy::table::Table;
 use portcullis::proto::v1;
+use portcullis::registry::dealing::{self, Dealing, HolderKey};
 use portcullis::release::sealing::Sealed;
 use portcullis::request::{RecipientKey, ReleaseRequest, SecretPath, parse_evidence};
 use portcullis::spiffe::{IdPattern, SpiffeId, TrustDomain};
 use portcullis::store::StoreId;
 use portcullis::store::keyring::Keyring;
-use portcullis::store::keysource::{KeyFile, KeySource};
+use portcullis::store::keysource::shares::Collected;
+use portcullis::store::keysource::{KeyFile, KeySource, Lock, ShareSet};
 use portcullis::store::record::{self, Place};
 use portcullis::time::WallTime;
 use portcullis::transport::{bundle, revocation, svid};
@@ -114,18 +116,37 @@ entries! {
     corim: |b| manifests::read(b, &publisher(), NOW).is_ok(), vec![kit().publisher.sign(&manifest())];
     corim_payload: corim_payload, vec![manifest().payload()];
     signer_key: |b| SignerKey::parse(b).is_ok(), vec![kit().publisher.pem().into_bytes(), pem_contents(kit().publisher.pem().as_bytes())];
+    key_holder: |b| on_text(b, |t| HolderKey::parse(t).is_ok()), vec![HolderKey::of(&root_key()).unwrap().text().into_bytes()];
+    key_share: |b| on_text(b, |t| Collected::new(SHARE_SET).add(t).is_ok()), vec![share().into_bytes()];
+    key_share_sealed: |b| on_text(b, |t| dealing::open(&root_key(), t).is_ok()), vec![sealed_share().into_bytes()];
     node_key: |b| process::NodeKey::from_spki(b).is_ok(), vec![FileKey::from_pkcs8(&kit().node_pkcs8).unwrap().public_key().spki().to_vec()];
     node_key_file: |b| with_file("node.key", b, |path| FileKey::load(path).is_ok()), vec![kit().node_pkcs8.clone(), kit().leaf.key.clone().into_bytes()];
     // What this program wrote, and somebody may have altered.
     store_key_file: store_key_file, vec!["0a".repeat(32).into_bytes()];
     store_record: store_record, vec![record::seal(&root_key(), place(), 1, 2, b"plaintext").unwrap()];
-    store_keyring: |b| Keyring::open(StoreId(STORE), &Known, b).is_ok(), vec![Keyring::generate(StoreId(STORE)).unwrap().seal(&Known).unwrap()];
+    store_keyring: |b| Keyring::open(StoreId(STORE), &Known, b).is_ok(), vec![Keyring::generate(StoreId(STORE), &Known).unwrap().seal().unwrap()];
     audit_frame: audit_frame, vec![log().segment[4096..].to_vec()];
     audit_segment: audit_segment, vec![log().segment.clone()];
     audit_record: |b| serde_json::from_slice::<Record>(b).is_ok(), vec![audit_seed()];
     audit_note: |b| on_text(b, |t| Checkpoint::verify(t, log().key.public()).is_ok()), vec![log().note.clone().into_bytes()];
     audit_public_key: |b| on_text(b, |t| LogPublicKey::parse(t).is_some()), vec![log().key.public().to_string().into_bytes()];
     audit_key_file: |b| with_file("audit.key", b, |path| LogKey::load(path).is_ok()), vec![log().key_file.clone()];
+}
+
+const SHARE_SET: ShareSet = ShareSet { set: [1; 8], threshold: 2, shares: 3 };
+
+/// A share as `init` would show it.
+fn share() -> String {
+    let mut bytes = [[1; 8].as_slice(), &[2, 3, 1], &[7; 32]].concat();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+    bytes.extend_from_slice(&digest.as_ref()[..5]);
+    format!("pcs1-{}", hex::encode(bytes))
+}
+
+/// A share that was dealt to the known key.
+fn sealed_share() -> String {
+    let holders = [(); 2].map(|()| HolderKey::of(&root_key()).unwrap());
+    Dealing::default().deal(&holders, 2, NOW).unwrap().remove(0)
 }
 
 /// Runs one entry, for a target: on the bytes as they are, or as edits of its seed, so that what libFuzzer keeps of one run
@@ -383,7 +404,7 @@ fn corim_payload(payload: &[u8]) -> bool {
 fn store_key_file(bytes: &[u8]) -> bool {
     with_file("store.key", bytes, |path| {
         // Outside the data, wherever that would be.
-        KeyFile::new(path, &path.with_file_name("data")).key().is_ok()
+        KeyFile::new(path, &path.with_file_name("data")).unlock(&Lock::Key).is_ok()
     })
 }
 

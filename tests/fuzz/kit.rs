@@ -19,7 +19,7 @@ use portcullis::evidence::tpm2::{AttestationKey, Counters, EnrolledAk, Tpm2Trust
 use portcullis::release::sealing::{Recipient, seal};
 use portcullis::request::RecipientKey;
 use portcullis::spiffe::{IdPattern, SpiffeId};
-use portcullis::store::keysource::{Key, KeySource, KeySourceError};
+use portcullis::store::keysource::{Key, KeySource, KeySourceError, Lock};
 use portcullis::time::{BootTime, Now, WallTime};
 use std::cell::OnceCell;
 use std::os::unix::fs::PermissionsExt;
@@ -213,7 +213,11 @@ impl KeySource for Known {
         "known"
     }
 
-    fn key(&self) -> Result<Key, KeySourceError> {
+    fn lock(&self) -> Result<(Lock, Key), KeySourceError> {
+        Ok((Lock::Key, root_key()))
+    }
+
+    fn unlock(&self, _lock: &Lock) -> Result<Key, KeySourceError> {
         Ok(root_key())
     }
 }

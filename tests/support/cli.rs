@@ -176,14 +176,19 @@ pub struct Place {
 impl Place {
     /// `init`, then the broker's certificate, the bundle and the list.
     pub fn new() -> Place {
+        let place = Place::unmade();
+        run(&mut place.init()).must(0);
+        place.write_files();
+        place
+    }
+
+    /// Nothing yet: `init` and `write_files` follow.
+    pub fn unmade() -> Place {
         let root = tempfile::Builder::new().prefix("portcullis-cli-").tempdir().unwrap().keep();
         let now = wall();
         let ca = DevelopmentCa::new("spiffe://cli.example", now).unwrap();
         let operators = DevelopmentCa::new("More operators", now).unwrap();
-        let place = Place { root, ca, operators };
-        run(&mut place.init()).must(0);
-        place.write_files();
-        place
+        Place { root, ca, operators }
     }
 
     pub fn init(&self) -> Command {
@@ -195,7 +200,7 @@ impl Place {
         command
     }
 
-    fn write_files(&self) {
+    pub fn write_files(&self) {
         let configuration = fs::read_to_string(self.configuration()).unwrap();
         let head = configuration.split("[[trust_domain]]").next().unwrap();
         let head = head.replace("[storage]\n", "[storage]\nballast_mib = 1\n");
@@ -304,6 +309,10 @@ impl Place {
     pub fn serve(&self) -> Command {
         let mut command = portcullis();
         command.arg("serve").arg("--config").arg(self.configuration());
+        // As a unit that loads credentials has it.
+        if self.at("credentials").exists() {
+            command.env("CREDENTIALS_DIRECTORY", self.at("credentials"));
+        }
         command
     }
 

@@ -657,5 +657,7 @@ fn plan(root: &Path, build: &Build) -> Plan {
         admin_listen: "127.0.0.1:0".into(),
         operations_listen: None,
         trust_domains: domains,
+        key_source: None,
+        threshold_of_shares: (0, 0),
     }
 }

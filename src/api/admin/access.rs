@@ -105,6 +105,11 @@ verbs! {
     ImportCollateral: "collateral import", Widens, [Operations];
     AcceptCollateral: "collateral accept", Widens, [Operations];
     ListAdministrators: "administrator list", Reads, [Administrators, Audit];
+    RotateKey: "key rotate", Widens, [Keys];
+    RewrapKey: "key rewrap", Widens, [Keys];
+    Rekey: "key rekey", Widens, [Keys];
+    ConfirmRekey: "key confirm", Widens, [Keys];
+    KeyStatus: "key status", Reads, [Keys, Audit];
     SetTwoPersons: "two-persons set", Narrows, [Administrators];
     ListPending: "pending list", Reads, [Secrets, Policy, Reference, Nodes, Operations, Keys, Administrators, Audit];
     ShowPending: "pending show", Reads, [Secrets, Policy, Reference, Nodes, Operations, Keys, Administrators, Audit];
@@ -324,7 +329,7 @@ impl AdminService {
             record: changed.record,
             commit: changed.commit.map_or(0, |commit| commit.0),
             latches_ended: changed.latches_ended.into_iter().map(latch_key).collect(),
-            proposal: String::new(),
+            ..Default::default()
         })
     }
 

@@ -97,7 +97,7 @@ pub(super) fn change(error: &ChangeError) -> Status {
 pub(super) fn store(error: &StoreError) -> Status {
     match error {
         StoreError::Conflict | StoreError::OutOfTurn { .. } => refuse(Refusal::Changed, error),
-        StoreError::TooLarge(_) => refuse(Refusal::Invalid, error),
+        StoreError::TooLarge(_) | StoreError::SameKey => refuse(Refusal::Invalid, error),
         StoreError::Malformed(_) => defect(),
         StoreError::Unavailable(_)
         | StoreError::Undecided

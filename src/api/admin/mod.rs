@@ -12,6 +12,7 @@ mod collateral;
 mod decision;
 mod explain;
 mod import;
+mod keys;
 mod listing;
 mod needed;
 mod nodes;
@@ -38,6 +39,7 @@ use crate::limits;
 use crate::proto::admin::admin_server::{Admin, AdminServer};
 use crate::proto::admin::*;
 use crate::registry::Registry;
+use crate::registry::keys::Keys;
 use crate::release::kv::Kv;
 use prost::Message;
 use std::path::PathBuf;
@@ -58,6 +60,8 @@ pub struct AdminService {
     turn: Arc<Mutex<()>>,
     /// Held by `explain`, which may read much of the log.
     explaining: Arc<Mutex<()>>,
+    /// The store's keys, and a rewrap under way.
+    keys: Arc<Keys>,
     /// Enrolments of attestation keys that wait for their answer.
     enrolments: Arc<std::sync::Mutex<attestation::Waiting>>,
 }
@@ -71,15 +75,21 @@ impl AdminService {
         collateral: Holdings,
     ) -> AdminServer<AdminService> {
         let service = AdminService::new(registry, kv, audit_directory);
+        service.keys.resume();
         AdminServer::new(AdminService { collateral: Some(collateral), ..service })
             .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES)
             .max_encoding_message_size(limits::ADMIN_MESSAGE_BYTES)
     }
 
     fn new(registry: Arc<Registry>, kv: Arc<Kv>, audit_directory: PathBuf) -> Self {
-        let (turn, explaining) = (Arc::default(), Arc::default());
+        let (turn, explaining): (Arc<Mutex<()>>, _) = (Arc::default(), Arc::default());
+        let keys = Arc::new(Keys::new(registry.clone(), kv.clone(), turn.clone()));
         let enrolments = Arc::default();
-        AdminService { registry, kv, audit_directory, collateral: None, turn, explaining, enrolments }
+        AdminService { registry, kv, audit_directory, collateral: None, turn, explaining, keys, enrolments }
+    }
+
+    fn keys(&self) -> &Arc<Keys> {
+        &self.keys
     }
 }
 
@@ -154,6 +164,11 @@ calls! {
     import_collateral: ImportCollateralRequest => ImportCollateralResponse, ImportCollateral, |_m| "collateral".to_owned(), collateral::import;
     accept_collateral: AcceptCollateralRequest => AcceptResponse, AcceptCollateral, |_m| "collateral".to_owned(), collateral::accept;
     list_administrators: ListAdministratorsRequest => ListAdministratorsResponse, ListAdministrators, |_m| String::new(), administrators::list;
+    rotate_key: RotateKeyRequest => RotateKeyResponse, RotateKey, |_m| "key".to_owned(), keys::rotate;
+    rewrap_key: RewrapKeyRequest => RewrapKeyResponse, RewrapKey, |_m| "key".to_owned(), keys::rewrap;
+    rekey: RekeyRequest => RekeyResponse, Rekey, |_m| "key".to_owned(), keys::rekey;
+    confirm_rekey: ConfirmRekeyRequest => ConfirmRekeyResponse, ConfirmRekey, |_m| "key".to_owned(), keys::confirm;
+    key_status: KeyStatusRequest => KeyStatusResponse, KeyStatus, |_m| "key".to_owned(), keys::status;
     set_two_persons: SetTwoPersonsRequest => ChangeResponse, SetTwoPersons, |_m| "two-persons".to_owned(), two_persons::set;
     list_pending: ListPendingRequest => ListPendingResponse, ListPending, |_m| String::new(), pending::list;
     show_pending: ShowPendingRequest => ShowPendingResponse, ShowPending, |m| m.id.clone(), pending::show;

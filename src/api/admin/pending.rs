@@ -10,7 +10,8 @@
 use super::access::{Caller, Verb};
 use super::answer::{self, Refusal};
 use super::{
-    AdminService, administrators, attestation, backup, import, listing, nodes, policy, reference, revocations,
+    AdminService, administrators, attestation, backup, import, keys, listing, nodes, policy, reference,
+    revocations,
 };
 use super::{secrets, trust, two_persons, written};
 use crate::audit::random_id;
@@ -431,6 +432,7 @@ proposable! {
     PutAdministrator: PutAdministratorRequest, administrators::put, |answer| answer;
     SetTwoPersons: SetTwoPersonsRequest, two_persons::set, |answer| answer;
     AcceptRestore: AcceptRestoreRequest, backup::accept_restore, |answer| answer;
+    Rekey: RekeyRequest, keys::rekey, |answer| answer.change.unwrap_or_default();
 }
 
 fn accepted(answer: AcceptResponse) -> ChangeResponse {

@@ -42,6 +42,10 @@ pub fn persons(verb: Verb) -> Persons {
         Verb::Backup => Persons::One,
         // Vendors' own statements, verified, and never older than what was seen.
         Verb::CollateralStatus | Verb::RefreshCollateral | Verb::ImportCollateral => Persons::One,
+        // A new term, and all sealed in it: who may read what stays as it is.
+        Verb::KeyStatus | Verb::RotateKey | Verb::RewrapKey => Persons::One,
+        // What two agreed on when the shares were dealt; each holder brings one.
+        Verb::ConfirmRekey => Persons::One,
         // It only asks a TPM for a proof.
         Verb::BeginTpmEnrolment => Persons::One,
         // Narrowing. An administrator who is removed leaves behind what waits for two: nobody is alone by removing others.
@@ -68,7 +72,9 @@ pub fn persons(verb: Verb) -> Persons {
         | Verb::Unrevoke
         | Verb::AcceptCrl
         | Verb::AcceptBundle
-        | Verb::PutAdministrator => Persons::Two,
+        | Verb::PutAdministrator
+        // What opens the store, and with it everything.
+        | Verb::Rekey => Persons::Two,
         // It lets a past release again.
         Verb::AcceptRestore => Persons::Two,
         // Disabling narrows, enabling widens; two persons are switched on by one, and off by two.

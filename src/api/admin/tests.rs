@@ -1,6 +1,7 @@
 //! The calls, one by one, through the service's own trait.
 
 mod bench;
+mod keys;
 mod pending;
 mod tpm;
 #[path = "../../../tests/support/corim.rs"]
@@ -143,6 +144,11 @@ async fn call_all(bench: &Bench, operator: &Operator) -> Vec<(Verb, Code)> {
         RejectPending reject_pending RejectPendingRequest { id: pending::id(bench, "kv/w2").await, why: "no".into() };
         WithdrawPending withdraw_pending WithdrawPendingRequest { id: pending::id(bench, "kv/w3").await };
         RemoveAdministrator remove_administrator RemoveAdministratorRequest { whom: Some(remove_administrator_request::Whom::Name("eve".into())) };
+        RotateKey rotate_key RotateKeyRequest {};
+        RewrapKey rewrap_key RewrapKeyRequest {};
+        Rekey rekey RekeyRequest::default();
+        ConfirmRekey confirm_rekey keys::read_back(bench);
+        KeyStatus key_status KeyStatusRequest {};
     }
     codes
 }
@@ -168,9 +174,10 @@ async fn every_verb_is_refused_to_each_role_that_it_does_not_name() {
             let may = verb.roles().contains(&role);
             assert_eq!(code == Code::PermissionDenied, !may, "{role:?} {verb:?} {code:?}");
         }
-        if matches!(role, Role::Keys | Role::Audit) {
+        if role == Role::Audit {
             assert_eq!(bench.stored(), before);
         }
+        keys::until_rewrapped(&bench).await;
     }
 }
 
@@ -210,6 +217,7 @@ async fn nothing_changes_where_the_log_cannot_be_written() {
         .put_administrator(bench.root.asks(administrator(&Operator::new(), &["audit"])))
         .await
         .unwrap();
+    bench.service.rotate_key(bench.root.asks(RotateKeyRequest {})).await.unwrap();
     pending::prepare(&bench).await;
     let (before, latches) = (bench.stored(), bench.registry.broker().latches.all().len());
     bench.break_log(true);

@@ -8,6 +8,7 @@ use super::output::{Lines, Output};
 use crate::client::{Heard, Listening};
 use crate::limits;
 use crate::proto::admin::admin_client::AdminClient;
+use crate::proto::admin::unsealing_client::UnsealingClient;
 use crate::spiffe::SpiffeId;
 use crate::time::{Clock, SystemTime, WallTime};
 use crate::transport::bundle::Bundle;
@@ -73,6 +74,14 @@ impl Operators {
         Ok(AdminClient::with_origin(link, origin)
             .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES)
             .max_encoding_message_size(limits::ADMIN_MESSAGE_BYTES))
+    }
+
+    /// As [`Operators::open`], to the service of a sealed broker.
+    pub(super) async fn open_sealed(&self) -> Result<UnsealingClient<Link>, Failure> {
+        let within = Duration::from_millis(limits::HANDSHAKE_MS);
+        let opened = tokio::time::timeout(within, open(&self.connection)).await;
+        let (link, origin) = opened.map_err(|_| Failure::connect("connecting took too long"))??;
+        Ok(UnsealingClient::with_origin(link, origin))
     }
 
     /// Waits for an answer, and prints it.

@@ -11,6 +11,7 @@ mod backup;
 mod collateral;
 mod explain;
 mod failure;
+mod key;
 mod link;
 mod node;
 mod operations;
@@ -90,6 +91,9 @@ enum Command {
     /// Show and accept a restore.
     #[command(subcommand)]
     Restore(backup::RestoreCommand),
+    /// Rotate, rewrap and rekey the store's own keys.
+    #[command(subcommand)]
+    Key(key::Command),
     /// List, show, approve, reject and withdraw changes that wait for a second person.
     #[command(subcommand)]
     Pending(pending::Command),
@@ -131,6 +135,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Administrator(command) => administrator::run(command, &operators).await,
         Command::Backup(command) => backup::backup(command, &operators).await,
         Command::Restore(command) => backup::restore(command, &operators).await,
+        Command::Key(command) => key::run(command, &operators).await,
         Command::Pending(command) => pending::run(command, &operators).await,
         Command::TwoPersons(command) => pending::two_persons(command, &operators).await,
         Command::Apply(command) => apply::run(command, &operators).await,

@@ -50,6 +50,10 @@ pub(super) fn changed(what: String, change: Option<&ChangeResponse>) -> Vec<Stri
     lines.extend(change.latches_ended.iter().map(|key| {
         format!("ended the latch on {} for {}", key.identity, or(&key.secret, "every new subject"))
     }));
+    lines.extend(change.shares.iter().map(|one| format!("for {}: {}", one.holder, one.share)));
+    if !change.shares.is_empty() {
+        lines.push("they are shown once; each holder opens its own (`portcullis holder open`) and reads it back (`portcullis admin key confirm`): until then the store opens as before".to_owned());
+    }
     lines
 }
 

@@ -2,13 +2,12 @@
 //!
 //! *Takes* `--field` arguments. *Gives* fields, zeroized when dropped. *Denies* `name=value`: every process of the machine
 //! can read an argument list, and shells keep it. *Source*: the issue, point 1; proc_pid_cmdline(5).
-#![allow(clippy::print_stderr, reason = "a prompt goes to the terminal, beside what is piped on")]
 
 use super::Failure;
+use crate::cli::terminal;
 use crate::limits;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::collections::BTreeMap;
-use std::io::{BufRead, IsTerminal, Read};
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -63,7 +62,9 @@ fn value(name: &str, source: Source) -> Result<Zeroizing<Vec<u8>>, Failure> {
             bounded(file, name)
         }
         Source::StandardInput => bounded(std::io::stdin().lock(), name),
-        Source::Prompt if std::io::stdin().is_terminal() => prompt(name).map_err(failed),
+        Source::Prompt if std::io::stdin().is_terminal() => {
+            terminal::ask(name, limits::SECRET_BYTES).map_err(failed)
+        }
         Source::Prompt => Err(Failure::usage(format!(
             "field `{name}`: standard input is no terminal to ask at; use --field {name}=- or --field {name}=@file"
         ))),
@@ -82,37 +83,6 @@ fn bounded(from: impl Read, name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         return Err(Failure::usage(format!("field `{name}` is over 24 KiB")));
     }
     Ok(bytes)
-}
-
-/// Asks at the terminal, without echo; the line's end is not part of the value.
-fn prompt(name: &str) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let stdin = std::io::stdin();
-    let before = tcgetattr(&stdin)?;
-    let silent = Silent { before: before.clone() };
-    let mut quiet = before;
-    quiet.local_modes.remove(LocalModes::ECHO);
-    quiet.local_modes.insert(LocalModes::ECHONL);
-    tcsetattr(&stdin, OptionalActions::Flush, &quiet)?;
-    eprint!("{name}: ");
-    let mut line = Zeroizing::new(Vec::with_capacity(limits::SECRET_BYTES));
-    let limit = u64::try_from(limits::SECRET_BYTES).unwrap_or(0);
-    stdin.lock().take(limit).read_until(b'\n', &mut line)?;
-    drop(silent);
-    while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-        line.pop();
-    }
-    Ok(line)
-}
-
-/// Puts the terminal back as it was.
-struct Silent {
-    before: Termios,
-}
-
-impl Drop for Silent {
-    fn drop(&mut self) {
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.before);
-    }
 }
 
 #[cfg(test)]

@@ -301,6 +301,8 @@ fn plan(root: &Path) -> Result<Plan, DemoError> {
                         bundle_max_age_seconds = 86400\nrevocation = \"crl\"\ncrl_files = [\"demo.example.crl\"]\n\
                         crl_max_age_seconds = 86400\n"
             .to_owned(),
+        key_source: None,
+        threshold_of_shares: (0, 0),
     })
 }
 

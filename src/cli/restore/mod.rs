@@ -11,12 +11,12 @@ mod place;
 
 use crate::audit::Recorder;
 use crate::audit::record::{AdminAct, Event};
-use crate::cli::backup::{key_source, told};
+use crate::cli::backup::told;
 use crate::cli::config::{Config, ConfigError};
 use crate::cli::exit;
 use crate::registry::{ChangeError, Restored, Since, conclude, narrow};
 use crate::store::backup::{BackupError, Head, Trailer};
-use crate::store::{CommitNumber, StoreError, Vault};
+use crate::store::{CommitNumber, Store, StoreError, Vault};
 use crate::time::{Now, SystemTime, TimeSource};
 use log::LogState;
 use place::Place;
@@ -161,12 +161,10 @@ async fn make(
     now: Now,
 ) -> Result<(Recorder, CommitNumber), RestoreError> {
     let (store, head, trailer) = load::load(&args.from, place.beside(), highest).await?;
-    let source = key_source(config);
-    let opened = Vault::open(Arc::new(store), &source).await;
-    let vault = Arc::new(opened.map_err(|error| match error {
-        StoreError::KeyringRefused => RestoreError::OtherKey(error),
+    let vault = open(config, Arc::new(store)).await.map_err(|error| match error {
+        StoreError::KeyringRefused | StoreError::KeySource(_) => RestoreError::OtherKey(error),
         other => RestoreError::Store(other),
-    })?);
+    })?;
     trailer.check(|text| vault.vouch(text))?;
     load::note_damage(&vault, restored).await?;
     narrow(&vault, since, restored, now.wall).await?;
@@ -175,6 +173,19 @@ async fn make(
     let act = act(&head, &trailer, state, restored);
     let number = conclude(&vault, &recorder, restored, act, now).await?;
     Ok((recorder, number))
+}
+
+/// Opens the restored store with the first of the configured sources that does.
+async fn open(config: &Config, store: Arc<dyn Store>) -> Result<Arc<Vault>, StoreError> {
+    let lock = Vault::lock_of(store.as_ref()).await?;
+    let mut failed = StoreError::KeyringRefused;
+    for source in config.storage.key_sources(&lock)? {
+        match Vault::open(store.clone(), source.as_ref()).await {
+            Err(error @ (StoreError::KeySource(_) | StoreError::KeyringRefused)) => failed = error,
+            opened => return opened.map(Arc::new),
+        }
+    }
+    Err(failed)
 }
 
 fn act(head: &Head, trailer: &Trailer, state: &LogState, restored: &Restored) -> AdminAct {

@@ -15,6 +15,7 @@ use crate::cli::evidence::NoMarks;
 use crate::cli::serve::keep::{self, Collateral, EvidenceFiles, Heard};
 use crate::cli::serve::marked::Marked;
 use crate::cli::serve::recover::{self, Recovered};
+use crate::cli::serve::{keys, sealed};
 use crate::collateral::Holdings;
 use crate::evidence::Verifiers;
 use crate::evidence::hardware::Hardware;
@@ -27,11 +28,10 @@ use crate::policy::Pdp;
 use crate::registry::Registry;
 use crate::release::kv::Kv;
 use crate::release::{Barrier, Engine, Engines};
-use crate::store::keysource::KeyFile;
 use crate::store::marks::{self, StoredMarks};
 use crate::store::sled::SledStore;
 use crate::store::space::Space;
-use crate::store::{Store, StoreError, Vault};
+use crate::store::{StoreError, Vault};
 use crate::telemetry::{Operations, Parts, Telemetry};
 use crate::time::{Clock, Now, TimeSource, WallTime};
 use crate::transport::acceptor::{Acceptor, ConnectionLimits, PeerKind};
@@ -87,6 +87,9 @@ pub enum StartError {
     /// A clock cannot be read at all.
     #[error("a clock cannot be read")]
     Clock,
+    /// It was told to end before enough shares were given.
+    #[error("ended while sealed")]
+    EndedSealed,
 }
 
 /// A running broker.
@@ -108,13 +111,21 @@ impl Server {
     /// Opens what is on disk, settles what an earlier process left open, loads, listens.
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
         let operations = start_operations(config)?;
-        let now = reading(source.as_ref())?;
         let space = space(config);
         // Where the disk is full the store does not open: the ballast makes room first.
         space.make_room();
         let key = log_key(config)?;
-        examine(config, &key, now)?;
-        let vault = open_vault(config).await?;
+        examine(config, &key, reading(source.as_ref())?)?;
+        let listeners = Listeners::bind(config).await?;
+        let vault = match keys::open(config).await? {
+            keys::Opened::Vault(vault) => vault,
+            keys::Opened::Sealed(store, set) => {
+                let doors = (&listeners, &operations);
+                let waited = sealed::wait(config, source.clone(), store, set, doors).await?;
+                waited.ok_or(StartError::EndedSealed)?
+            }
+        };
+        let now = reading(source.as_ref())?;
         let mut recovered = Recovered::new(now);
         recover::check_log_there(&config.storage.audit, vault.store().last_commit().await?)?;
         let lived = highest_time(&vault).await?;
@@ -144,13 +155,17 @@ impl Server {
         if config.admin.two_persons == TwoPersonsMode::Always {
             registry.demand_two_persons();
         }
+        if let Some(next) = &config.storage.key_source_next {
+            registry.offer_next_source(next.next(&config.storage.data));
+        }
         registry.load().await;
         let started = Event::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: vault.store().last_commit().await?.0,
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
-        Server::listen(config, broker, registry, kv, (marked, space), collateral, operations).await
+        let extras = (marked, space);
+        Server::listen(config, broker, registry, kv, extras, collateral, operations, &listeners).await
     }
 
     async fn listen(
@@ -161,24 +176,23 @@ impl Server {
         (marked, space): (Arc<Marked>, Arc<Space>),
         collateral: Collateral,
         operations: Operations,
+        listeners: &Listeners,
     ) -> Result<Server, StartError> {
         let (shutdown, stopped) = watch::channel(false);
         let handshakes = Arc::new(Named::new(Cause::names()));
         let (heard, observer) = Heard::new(handshakes.clone());
-        let doors = Doors { config, broker: &broker, observer: Arc::new(observer) };
+        let (clock, trust) = (broker.clock.clone(), broker.trust.clone());
+        let doors = Doors { config, clock, trust, observer: Arc::new(observer) };
         let shards = Arc::new(Shards::start().map_err(StartError::Threads)?);
-        let workloads = bind(config.broker.listen).await?;
-        let operators = bind(config.admin.listen).await?;
-        let address = local(&workloads, config.broker.listen)?;
-        let admin_address = local(&operators, config.admin.listen)?;
+        let (address, admin_address) = (listeners.address, listeners.admin_address);
         let release = ReleaseService::server(broker.clone());
         let audit = config.storage.audit.clone();
         let admin = AdminService::server(registry.clone(), kv, audit, collateral.holdings.clone());
         let workloads = doors
-            .acceptor(workloads, PeerKind::Workload, Some(shards.clone()))
+            .acceptor(listeners.workloads()?, PeerKind::Workload, Some(shards.clone()))
             .serve(Front::new(release), stopped.clone());
         let operators = doors
-            .acceptor(operators, PeerKind::Administrator, None)
+            .acceptor(listeners.operators()?, PeerKind::Administrator, None)
             .serve(Front::new(admin), stopped.clone());
         let listeners = vec![tokio::spawn(workloads), tokio::spawn(operators)];
         let holdings = collateral.holdings.clone();
@@ -269,26 +283,58 @@ impl Server {
 }
 
 /// What both listeners share.
-struct Doors<'a> {
-    config: &'a Config,
-    broker: &'a Arc<Broker>,
-    observer: Arc<keep::Observer>,
+pub(super) struct Doors<'a> {
+    pub(super) config: &'a Config,
+    pub(super) clock: Arc<Clock>,
+    pub(super) trust: Arc<Trust>,
+    pub(super) observer: Arc<keep::Observer>,
+}
+
+/// Both sockets, bound once: who connects between a sealed broker and an open one waits in the backlog.
+pub(super) struct Listeners {
+    workloads: std::net::TcpListener,
+    operators: std::net::TcpListener,
+    /// Where workloads connect.
+    pub(super) address: SocketAddr,
+    /// Where operators connect.
+    pub(super) admin_address: SocketAddr,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, StartError> {
+        let (workloads, address) = bind(config.broker.listen).await?;
+        let (operators, admin_address) = bind(config.admin.listen).await?;
+        Ok(Listeners { workloads, operators, address, admin_address })
+    }
+
+    /// The workloads' socket, once more.
+    pub(super) fn workloads(&self) -> Result<TcpListener, StartError> {
+        again(&self.workloads, self.address)
+    }
+
+    /// The operators' socket, once more.
+    pub(super) fn operators(&self) -> Result<TcpListener, StartError> {
+        again(&self.operators, self.admin_address)
+    }
 }
 
 impl Doors<'_> {
-    fn acceptor(&self, listener: TcpListener, kind: PeerKind, shards: Option<Arc<Shards>>) -> Acceptor {
+    pub(super) fn acceptor(
+        &self,
+        listener: TcpListener,
+        kind: PeerKind,
+        shards: Option<Arc<Shards>>,
+    ) -> Acceptor {
         let provider = Arc::new(tls::crypto_provider());
-        let (clock, observer) = (self.broker.clock.clone(), self.observer.clone());
+        let (clock, observer) = (self.clock.clone(), self.observer.clone());
         let roots = self.config.admin.roots.clone();
         Acceptor {
             listener,
             identity: Arc::new(server_identity(self.config, provider.clone())),
             verifier: match kind {
-                PeerKind::Workload => Arc::new(WorkloadVerifier::new(
-                    self.broker.trust.clone(),
-                    clock.clone(),
-                    observer.clone(),
-                )),
+                PeerKind::Workload => {
+                    Arc::new(WorkloadVerifier::new(self.trust.clone(), clock.clone(), observer.clone()))
+                }
                 PeerKind::Administrator => {
                     Arc::new(AdministratorVerifier::new(roots, clock.clone(), observer.clone()))
                 }
@@ -409,7 +455,8 @@ pub fn check(config: &Config, source: &dyn TimeSource) -> Checked {
     for (format, why) in config.evidence.read(now).unknown() {
         checked.errors.push(format!("evidence of format `{format}`: {why}"));
     }
-    for path in [&config.storage.key_file, &config.storage.audit_key_file, &config.admin.roots] {
+    keys::check(&config.storage, &mut checked);
+    for path in [&config.admin.roots] {
         if let Err(error) = std::fs::File::open(path) {
             checked.errors.push(format!("{}: {error}", path.display()));
         }
@@ -427,9 +474,12 @@ fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider
 pub(super) fn examine(config: &Config, key: &LogKey, now: Now) -> Result<(), StartError> {
     let report = Log::examine(&config.storage.audit, key, recover::horizon(now));
     let report = report.map_err(|error| StartError::Log(error.to_string()))?;
-    match SledStore::examine(&config.storage.data)? {
-        // What intents there are is told by the records alone: that they have an end is the opened log's matter.
-        Some(stored) => recover::reconcile(&report, stored, stored.0).map(drop),
+    match SledStore::examine_with(&config.storage.data, Vault::KEYRING)? {
+        Some((id, stored, keyring)) => {
+            // What intents there are is told by the records alone: that they have an end is the opened log's matter.
+            recover::reconcile(&report, stored, stored.0)?;
+            keyring.map_or(Ok(()), |sealed| Ok(keys::try_keys(&config.storage, id, &sealed)?))
+        }
         None => {
             tracing::warn!("no room to look at a copy of the store: opening it would change a damaged one");
             Ok(())
@@ -437,15 +487,9 @@ pub(super) fn examine(config: &Config, key: &LogKey, now: Now) -> Result<(), Sta
     }
 }
 
-pub(super) async fn open_vault(config: &Config) -> Result<Arc<Vault>, StartError> {
-    let store: Arc<dyn Store> = Arc::new(SledStore::open(&config.storage.data)?);
-    let source = KeyFile::new(&config.storage.key_file, &config.storage.data);
-    Ok(Arc::new(Vault::open(store, &source).await?))
-}
-
 /// The key that signs the log, read once.
 pub(super) fn log_key(config: &Config) -> Result<LogKey, StartError> {
-    LogKey::load(&config.storage.audit_key_file).map_err(|error| StartError::Log(error.to_string()))
+    config.storage.log_key().map_err(StartError::Log)
 }
 
 pub(super) fn open_log(
@@ -481,7 +525,7 @@ fn own_digest() -> BTreeSet<[u8; 32]> {
     digest.into_iter().collect()
 }
 
-fn reading(source: &dyn TimeSource) -> Result<Now, StartError> {
+pub(super) fn reading(source: &dyn TimeSource) -> Result<Now, StartError> {
     match (source.wall(), source.boot()) {
         (Some(wall), Some(boot)) => Ok(Now { wall, boot }),
         _ => Err(StartError::Clock),
@@ -494,12 +538,16 @@ fn start_operations(config: &Config) -> Result<Operations, StartError> {
     Operations::start(listen).map_err(|error| StartError::Listen(listen.unwrap_or(unspecified), error))
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Listen(address, error))
+async fn bind(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen(address, error);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+    Ok((listener.into_std().map_err(failed)?, local))
 }
 
-fn local(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|error| StartError::Listen(asked, error))
+fn again(listener: &std::net::TcpListener, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let copy = listener.try_clone().and_then(TcpListener::from_std);
+    copy.map_err(|error| StartError::Listen(address, error))
 }
 
 /// The store's marks, as the transport wants them.

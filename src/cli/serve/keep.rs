@@ -36,6 +36,13 @@ impl Heard {
     }
 }
 
+impl Heard {
+    /// The next one; none once the listeners are gone.
+    pub(super) async fn next(&mut self) -> Option<(Denial, Box<Case>)> {
+        self.0.recv().await
+    }
+}
+
 impl HandshakeObserver for Observer {
     fn refused(&self, denial: Denial, case: Box<Case>) {
         self.1.count(Cause::Denied(denial).name());

@@ -4,7 +4,7 @@
 //! does not fit together. *Source*: `durability.md`.
 
 use super::assemble::{self, StartError};
-use super::recover;
+use super::{keys, recover};
 use crate::audit::Recorder;
 use crate::cli::config::Config;
 use crate::registry::Registry;
@@ -26,7 +26,7 @@ pub struct Stopped {
 pub async fn open_stopped(config: &Config, source: &dyn TimeSource, now: Now) -> Result<Stopped, StartError> {
     let key = assemble::log_key(config)?;
     assemble::examine(config, &key, now)?;
-    let vault = assemble::open_vault(config).await?;
+    let vault = keys::open_offline(config).await?;
     recover::check_log_there(&config.storage.audit, vault.store().last_commit().await?)?;
     let (log, report) = assemble::open_log(config, key, recover::horizon(now), |_| ())?;
     let last_intent = Registry::last_applied_intent(&vault).await?;

@@ -3,7 +3,7 @@
 //! *Takes* an opened record. *Gives* [`SecretMetadata`]. *Denies* `Damaged` where it has no known shape or another path.
 //! *Source*: `protocol.md` (versions from 1); this project's own format.
 
-use super::{ENGINE, damaged};
+use super::{ENGINE, damaged, sha256};
 use crate::limits;
 use crate::request::SecretPath;
 use crate::store::{Opened, StoreError};
@@ -52,6 +52,11 @@ impl SecretMetadata {
     pub fn releasable(&self) -> Option<u64> {
         let state = self.versions.get(&self.current)?;
         state.destroyed.is_none().then_some(self.current)
+    }
+
+    /// Whether a sealed value is the one of that version.
+    pub(super) fn vouches_for(&self, version: u64, sealed: &[u8]) -> bool {
+        self.versions.get(&version).is_some_and(|state| state.digest == sha256(sealed))
     }
 
     pub(super) fn new(path: &SecretPath) -> Self {

@@ -18,6 +18,7 @@ use crate::evidence::tpm2::enroll::Manufacturers;
 use crate::freshness::Freshness;
 use crate::latch::Latches;
 use crate::policy::Pdp;
+use crate::registry::keys::NextSource;
 use crate::registry::{Administrator, Registry, Role, enrol_first};
 use crate::release::kv::Kv;
 use crate::release::lease::{Lease, Leases};
@@ -163,6 +164,7 @@ impl Bench {
         let broker = Arc::new(broker(clock, trust, recorder, kv.clone()));
         let registry = Arc::new(Registry::new(vault, broker, BTreeSet::from([[0xbb; 32]])));
         registry.load().await;
+        registry.offer_next_source(NextSource::Source(Arc::new(FixedKey(2))));
         registry.broker().verifiers.set_hardware(Hardware {
             manufacturers: Held::Known(Arc::new(Manufacturers::none())),
             ..Hardware::default()
