@@ -37,6 +37,8 @@ pub struct Since {
     pub(super) persons: BTreeMap<String, BTreeSet<Role>>,
     /// The roles for which two persons were demanded since; none where nobody switched it on.
     pub(super) two_persons: Option<BTreeSet<Role>>,
+    /// How often the store's own keys were changed, by verb: a backup has those of then.
+    pub(super) keys: BTreeMap<String, u64>,
     /// By name in the store: what stands in the end; none: it was lifted again.
     pub(super) revocations: BTreeMap<String, Option<StoredRevocation>>,
     pub(super) marks: BTreeMap<String, MarkSince>,
@@ -171,12 +173,10 @@ impl Since {
             // They lower marks, or raise them, which records of their own say.
             "crl accept" | "bundle accept" | "collateral accept" | "collateral refresh"
             | "collateral import" => {}
+            "key rotate" | "key rewrap" | "key rekey" | "key confirm" => count(&mut self.keys, verb),
             // They change nothing that a backup holds.
             "node enrol tpm" | "latch clear" | "lease revoke" | "restore" | "restore accept" => {}
-            verb => {
-                let count = self.unknown.entry(verb.to_owned()).or_default();
-                *count = count.saturating_add(1);
-            }
+            verb => count(&mut self.unknown, verb),
         }
     }
 
@@ -241,6 +241,11 @@ fn approved(act: &AdminAct) -> (&str, &Value) {
         ("pending approve", Some(verb)) => (verb, act.details.get("details").unwrap_or(&Value::Null)),
         (verb, _) => (verb, &act.details),
     }
+}
+
+fn count(verbs: &mut BTreeMap<String, u64>, verb: &str) {
+    let count = verbs.entry(verb.to_owned()).or_default();
+    *count = count.saturating_add(1);
 }
 
 fn text<'a>(details: &'a Value, name: &str) -> Option<&'a str> {

@@ -129,6 +129,11 @@ pub async fn narrow(
     for (name, mark) in &since.marks {
         narrowing.mark(name, mark).await?;
     }
+    for (verb, count) in &since.keys {
+        narrowing.restored.say(format!(
+            "`{verb}` was done {count} times: the keys are those of the backup, so do it again"
+        ));
+    }
     for (verb, count) in &since.unknown {
         narrowing.restored.say(format!("`{verb}` was done {count} times: it is undone by this restore"));
     }
