@@ -235,6 +235,7 @@ fn every_verb_answers_in_both_forms_refuses_others_and_shows_no_value() {
 fn every_refusal_is_recorded(world: &World, all: &[&Act]) {
     let mut reads = world.records(&["--administrator", "kit", "--kind", "admin-read"]);
     reads.extend(world.records(&["--administrator", "nora", "--kind", "admin-read"]));
+    reads.sort_by_key(|record| record["sequence"].as_u64());
     assert_eq!(reads.len(), all.len());
     for (record, act) in reads.iter().zip(all) {
         let text = record.to_string();
