@@ -29,7 +29,7 @@ struct Snapshot {
 #[must_use]
 pub struct AttestationResult {
     unlatched: Unlatched,
-    claims: AttestedClaims,
+    claims: Box<AttestedClaims>,
     usable_until: WallTime,
 }
 
@@ -70,7 +70,7 @@ impl Appraiser {
             Appraisal::Matches { set, not_after } => {
                 note_match(unlatched.evidence_mut().case_mut(), &set);
                 let usable_until = unlatched.usable_until().min(not_after);
-                let claims = AttestedClaims::new(claims, &set);
+                let claims = Box::new(AttestedClaims::new(claims, &set));
                 Ok(AttestationResult { unlatched, claims, usable_until })
             }
             Appraisal::NotAcceptable { set, detail } => Err(unlatched

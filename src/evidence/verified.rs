@@ -40,7 +40,8 @@ pub struct VerifiedEvidence {
     request: ReleaseRequest,
     binding: Binding,
     channel_binding: ChannelBinding,
-    documents: Documents,
+    /// Boxed, as the claims below: a witness is moved at every stage, and lies in every future beneath.
+    documents: Box<Documents>,
     held: Option<Arc<round::Held>>,
     terms: HoldTerms,
     case: Box<Case>,
@@ -170,7 +171,7 @@ impl Verifiers {
         };
         let verified = verify_all(&documents, &against);
         let documents = match verified {
-            Ok(documents) => documents,
+            Ok(documents) => Box::new(documents),
             Err(refusal) => return Err(refused(case, refusal, &lacking)),
         };
         if let (Some(quote), Held::Known(trust)) = (documents.tpm2(), &hardware.1.tpm2)
