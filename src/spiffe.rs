@@ -105,6 +105,12 @@ impl IdPattern {
             .is_some_and(|base| id.text.len() > base.len() && id.text.starts_with(base))
     }
 
+    /// Whether it stands for every ID that `other`, a different one, stands for.
+    pub fn is_wider_than(&self, other: &IdPattern) -> bool {
+        let base = if self.below { self.text.strip_suffix('*') } else { None };
+        base.is_some_and(|base| self != other && other.text.starts_with(base))
+    }
+
     /// How specific it is: a longer pattern wins, a whole ID over all.
     pub fn specificity(&self) -> usize {
         if self.below { self.text.len() } else { usize::MAX }

@@ -319,4 +319,52 @@ mod tests {
         .await;
         assert!(matches!(outcome, Err(StoreError::Unavailable(why)) if why.contains("keep up")));
     }
+
+    #[tokio::test]
+    async fn a_copy_beside_a_rotation_and_a_rewrap_has_the_keys_of_all_it_has() {
+        use super::super::keyring::{Keyring, tests::FixedKey};
+        use super::super::{Kind, Vault};
+        let below = Arc::new(MemoryStore::new());
+        let vault = Vault::create(below.clone(), &FixedKey(1)).await.unwrap();
+        let put = async |name: &str| {
+            let mut transaction = Transaction::default();
+            let previous = vault.read(Kind::Node, name).await.unwrap();
+            vault.put(&mut transaction, Kind::Node, name, previous.as_ref(), name.as_bytes()).unwrap();
+            vault.commit(transaction).await.unwrap();
+        };
+        let change = async |change: fn(&Keyring) -> Result<Keyring, StoreError>| {
+            let (transaction, next) = vault.prepare_keyring(change).await.unwrap();
+            vault.turn().await.unwrap().commit_keyring(transaction, next).await.unwrap();
+        };
+        let names: Vec<String> = (0..200).map(|number| format!("n{number}")).collect();
+        for name in &names {
+            put(name).await;
+        }
+        let (mut export, mut copied, mut part) = (vault.export().await.unwrap(), BTreeMap::new(), 0);
+        while let Part::Items(items) = export.next().await.unwrap() {
+            for (key, value) in items {
+                copied.insert(key, value.unwrap());
+            }
+            // The keyring stands first in the store, and was copied with the first page.
+            match part {
+                0 => change(Keyring::next_term).await,
+                1 => {
+                    for name in &names {
+                        put(name).await;
+                    }
+                    change(|keyring| Ok(keyring.only_current())).await;
+                }
+                _ => {}
+            }
+            part += 1;
+        }
+        drop(export);
+        assert!(part > 4, "{part}");
+        below.tamper(|stored| *stored = copied);
+        let restored = Vault::open(below.clone(), &FixedKey(1)).await.unwrap();
+        for name in &names {
+            let opened = restored.read(Kind::Node, name).await.unwrap().unwrap();
+            assert_eq!((opened.version, opened.body.as_slice()), (2, name.as_bytes()));
+        }
+    }
 }

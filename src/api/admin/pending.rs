@@ -424,6 +424,7 @@ proposable! {
     AcceptCollateral: AcceptCollateralRequest, super::collateral::accept, |answer| accepted(answer);
     PutPolicy: PutPolicyRequest, policy::put, |answer| answer.change.unwrap_or_default();
     PutReferenceSets: PutReferenceSetsRequest, reference::put, |answer| answer;
+    RemoveReferenceSet: RemoveReferenceSetRequest, reference::remove, |answer| answer;
     ImportReferenceSets: ImportReferenceSetsRequest, import::import, |answer| answer.change.unwrap_or_default();
     EnrolNode: EnrolNodeRequest, nodes::enrol, |answer| answer.change.unwrap_or_default();
     Unrevoke: UnrevokeRequest, revocations::unrevoke, |answer| answer;

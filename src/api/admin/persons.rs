@@ -50,7 +50,6 @@ pub fn persons(verb: Verb) -> Persons {
         Verb::BeginTpmEnrolment => Persons::One,
         // Narrowing. An administrator who is removed leaves behind what waits for two: nobody is alone by removing others.
         Verb::DestroySecret
-        | Verb::RemoveReferenceSet
         | Verb::RemoveNode
         | Verb::RevokeLease
         | Verb::Revoke
@@ -77,7 +76,8 @@ pub fn persons(verb: Verb) -> Persons {
         | Verb::Rekey
         // It lets a past release again.
         | Verb::AcceptRestore => Persons::Two,
-        // Disabling narrows, enabling widens; two persons are switched on by one, and off by two.
-        Verb::SetSecretDisabled | Verb::SetTwoPersons => Persons::ByRequest,
+        // Disabling narrows, enabling widens; two persons are switched on by one, and off by two; a workload's last reference
+        // set may be all that keeps those of a wider pattern from counting for it.
+        Verb::SetSecretDisabled | Verb::SetTwoPersons | Verb::RemoveReferenceSet => Persons::ByRequest,
     }
 }

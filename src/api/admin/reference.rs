@@ -78,6 +78,10 @@ pub(super) async fn remove(
     let record =
         vault.read(Kind::ReferenceSet, &request.name).await.map_err(|error| answer::store(&error))?;
     let record = record.ok_or_else(|| answer::not_found("there is no such reference set"))?;
+    let uncovers = uncovers(service, &record.body, &request.name).await?;
+    if uncovers {
+        caller.check_clock()?;
+    }
     let mut transaction = Transaction::default();
     vault.remove(&mut transaction, &record);
     let plan = Plan {
@@ -88,7 +92,21 @@ pub(super) async fn remove(
         rests: vec!["reference".to_owned()],
         keep_latches: request.keep_latches,
     };
-    service.change(caller, plan).await
+    match uncovers {
+        false => service.change_alone(caller, plan).await,
+        true => service.change(caller, plan).await,
+    }
+}
+
+/// Whether the sets of a wider pattern, which may allow more, would count where this one did: it is the last of its workload.
+/// What cannot be read could have been.
+async fn uncovers(service: &AdminService, removed: &[u8], name: &str) -> Result<bool, Status> {
+    let Ok(removed) = serde_json::from_slice::<Set>(removed) else { return Ok(true) };
+    let stored: Vec<Set> =
+        listing::all(service.registry.vault(), Kind::ReferenceSet, limits::REFERENCE_SETS).await?;
+    let mut others = stored.iter().filter(|set| set.name != name).map(|set| &set.workload);
+    let last = !others.clone().any(|workload| *workload == removed.workload);
+    Ok(last && others.any(|workload| workload.is_wider_than(&removed.workload)))
 }
 
 pub(super) async fn list(

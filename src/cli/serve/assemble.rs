@@ -67,7 +67,7 @@ pub enum StartError {
     /// The store lacks changes that were acknowledged.
     #[error(
         "the store ends at commit {stored}, but commit {logged} was acknowledged: keep this directory and the audit log as \
-         they are, and restore the last backup into a new directory (`portcullis restore`)"
+         they are, and restore the last backup (`portcullis restore`, which keeps the old store beside the new one)"
     )]
     StoreBehindLog {
         /// The store's last commit.

@@ -243,6 +243,34 @@ async fn what_only_narrows_is_done_by_one() {
 }
 
 #[tokio::test]
+async fn removing_a_workloads_last_set_waits_where_a_wider_pattern_would_then_count() {
+    let bench = Bench::new().await;
+    let put = |name: &str, workload: &str| {
+        let mut request = set(name, &"aa".repeat(32));
+        if let Some(put_reference_sets_request::Sets::Toml(text)) = &mut request.sets {
+            *text = text.replace(&format!("\"{ID}\""), &format!("\"{workload}\""));
+            assert!(text.contains(workload));
+        }
+        request
+    };
+    for (name, workload) in [("own-1", ID), ("own-2", ID), ("all", "spiffe://example.org/*")] {
+        bench.service.put_reference_sets(bench.root.asks(put(name, workload))).await.unwrap();
+    }
+    let bob = bench.operator("bob", &[Role::Reference]).await;
+    let remove = async |name: &str| {
+        let request = RemoveReferenceSetRequest { name: name.into(), ..Default::default() };
+        bench.service.remove_reference_set(bench.root.asks(request)).await.unwrap().into_inner()
+    };
+    let another_stays = remove("own-1").await;
+    assert!(another_stays.proposal.is_empty() && another_stays.commit > 0, "{another_stays:?}");
+    let last = remove("own-2").await;
+    assert!(!last.proposal.is_empty() && last.commit == 0, "{last:?}");
+    assert_eq!(approve(&bench, &bob, &last.proposal).await, Code::Ok);
+    let nothing_wider = remove("all").await;
+    assert!(nothing_wider.proposal.is_empty() && nothing_wider.commit > 0, "{nothing_wider:?}");
+}
+
+#[tokio::test]
 async fn a_value_never_waits_and_labels_with_one_are_refused() {
     let bench = Bench::new().await;
     let bob = bench.operator("bob", &[Role::Policy]).await;
