@@ -16,12 +16,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Marked(Mutex<BTreeMap<String, (Vec<u8>, bool)>>);
 
 impl Marked {
-    /// All that the store keeps: a start tells the log of each. What is kept of TPMs, one for each ever enrolled, stands in the
+    /// All that the store keeps: a start tells the log of each. One that cannot be read denies where it counts, and is no reason
+    /// not to start; the log is told of those on the pages before it. What is kept of TPMs, one for each ever enrolled, stands in the
     /// claims of decisions already.
     pub async fn all_of(vault: &Vault) -> Result<Self, StoreError> {
         let (marked, mut after) = (Marked::default(), None);
         loop {
-            let page = vault.list(Kind::Mark, after.as_deref(), limits::STORE_PAGE).await?;
+            let page = match vault.list(Kind::Mark, after.as_deref(), limits::STORE_PAGE).await {
+                Err(StoreError::Damaged(what)) => {
+                    tracing::warn!(
+                        what,
+                        "a mark cannot be read, and the audit log is not told of the marks behind it"
+                    );
+                    return Ok(marked);
+                }
+                page => page?,
+            };
             for record in page.records.iter().filter(|record| !record.name.starts_with(OF_TPMS)) {
                 marked.owe(&record.name, &record.body, false);
             }
