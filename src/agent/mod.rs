@@ -15,6 +15,8 @@ mod service;
 pub mod tpm;
 
 #[doc(hidden)]
+pub use proc::{stat_is_read, status_is_read};
+#[doc(hidden)]
 pub use service::start_is_sound;
 
 use crate::evidence::process::NodeSigner;

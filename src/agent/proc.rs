@@ -228,6 +228,18 @@ fn parse_status(text: &str) -> Result<Ids, NotMeasured> {
     Ok(Ids { uid: one("Uid")?, gid: one("Gid")?, groups })
 }
 
+/// Whether bytes are a `stat` that is understood. For the tests of the parser: nothing else needs it.
+#[doc(hidden)]
+pub fn stat_is_read(bytes: &[u8]) -> bool {
+    parse_stat(bytes).is_some()
+}
+
+/// The same of a `status`.
+#[doc(hidden)]
+pub fn status_is_read(text: &str) -> bool {
+    parse_status(text).is_ok()
+}
+
 fn unreadable(name: &str, error: rustix::io::Errno) -> NotMeasured {
     match error {
         // The process ended, or the thread did.

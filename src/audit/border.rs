@@ -27,7 +27,7 @@ pub struct Border {
 
 impl Border {
     /// The note that says that the log begins at the segment with this header; none where that has no tree.
-    pub(super) fn sign(header: &Header, key: &LogKey) -> Option<String> {
+    pub fn sign(header: &Header, key: &LogKey) -> Option<String> {
         let tree = Tree::from_frontier(header.first, header.frontier.clone())?;
         let checkpoint = Checkpoint { origin: header.origin.clone(), size: header.first, root: tree.root() };
         let digest = merkle::hash(&[&header.encode()?]);
@@ -45,8 +45,8 @@ impl Border {
         Border::verify(&note, key).map(Some)
     }
 
-    /// Verifies a border's note.
-    pub(super) fn verify(note: &str, key: &LogPublicKey) -> Result<Self, BorderError> {
+    /// Verifies a border's note. **Denies** by `BorderError` one that is no border, or not of this key.
+    pub fn verify(note: &str, key: &LogPublicKey) -> Result<Self, BorderError> {
         let checkpoint = Checkpoint::verify(note, key)?;
         let parsed = || {
             let mut words = note.lines().nth(3)?.strip_prefix(LINE)?.split(' ');

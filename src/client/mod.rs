@@ -39,6 +39,8 @@ pub use error::{CertificateRefused, ConnectError, Imposture, Kind, PeerRefused, 
 pub use hold::{Held, hold};
 pub use lease::{Lease, Secret, Value};
 pub use release::{Request, release};
+#[doc(hidden)]
+pub use status::is_of_portcullis;
 
 #[cfg(feature = "server")]
 pub(crate) use alert::{Heard, Listening, refusal_in};

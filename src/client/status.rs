@@ -79,6 +79,16 @@ fn error_info(status: &tonic::Status) -> Option<ErrorInfo> {
     infos.is_empty().then_some(info)
 }
 
+/// Whether details, under a code and a message of their own, are what Portcullis says. For the tests of the parser: nothing
+/// else needs it.
+#[doc(hidden)]
+pub fn is_of_portcullis(details: &[u8]) -> bool {
+    let Ok(said) = tonic_types::Status::decode(details) else { return false };
+    let status =
+        tonic::Status::with_details(Code::from_i32(said.code), said.message, details.to_vec().into());
+    !matches!(read(&status), ReleaseError::NotTheBroker(_))
+}
+
 /// An id is shown to people and pasted into commands: nothing else than such characters may be in it.
 fn is_decision_id(id: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);

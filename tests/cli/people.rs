@@ -121,6 +121,34 @@ fn a_recovery_with_another_stores_key_makes_nothing() {
     assert!(both.stdout.is_empty());
 }
 
+/// Whatever a start refuses, a recovery does, and it changes nothing either.
+#[test]
+fn a_recovery_beside_a_log_that_is_gone_or_cut_makes_nothing() {
+    let mut world = World::bare();
+    two(&world);
+    world.operator("carol", 3_600_000);
+    world.stop();
+    let log = world.at("var/audit");
+    let segment = log.join("segment-0000000001.log");
+    let whole = std::fs::read(&segment).unwrap();
+    let refuses = |because: &str| {
+        let refused = run(&mut recover(&world, "carol")).must(78);
+        assert!(refused.stderr.contains(because), "{refused:?}");
+    };
+    std::fs::write(&segment, &whole[..4096]).unwrap();
+    refuses("the audit log");
+    assert_eq!(std::fs::read(&segment).unwrap(), &whole[..4096]);
+    std::fs::rename(&log, world.at("elsewhere")).unwrap();
+    refuses("the audit log is missing");
+    assert!(!log.exists());
+    // Nothing was made meanwhile: with its log it goes on as before.
+    std::fs::write(world.at("elsewhere").join("segment-0000000001.log"), &whole).unwrap();
+    std::fs::rename(world.at("elsewhere"), &log).unwrap();
+    world.start();
+    world.admin_as("carol", &["status"]).must(77);
+    assert!(!world.admin(&["administrator", "list"]).must(0).text().contains("carol"));
+}
+
 fn approve(world: &World, proposal: &str) -> Value {
     world.admin_as("bob", &["pending", "approve", proposal, "--output", "json"]).must(0).json()
 }

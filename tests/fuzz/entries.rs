@@ -13,6 +13,7 @@ use portcullis::agent::key::FileKey;
 use portcullis::agent::tpm::EkKind;
 use portcullis::appraisal::corim::{Section, SignerKey, Wanted};
 use portcullis::appraisal::{corim as manifests, reference_text};
+use portcullis::audit::border::Border;
 use portcullis::audit::checkpoint::{Checkpoint, LogKey, LogPublicKey};
 use portcullis::audit::frame::{HEADER_BYTES, Header};
 use portcullis::audit::record::{Event, Record};
@@ -35,6 +36,7 @@ use portcullis::release::sealing::Sealed;
 use portcullis::request::{RecipientKey, ReleaseRequest, SecretPath, parse_evidence};
 use portcullis::spiffe::{IdPattern, SpiffeId, TrustDomain};
 use portcullis::store::StoreId;
+use portcullis::store::backup;
 use portcullis::store::keyring::Keyring;
 use portcullis::store::keysource::shares::Collected;
 use portcullis::store::keysource::{KeyFile, KeySource, Lock, ShareSet};
@@ -45,6 +47,8 @@ use prost::Message;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use std::collections::BTreeSet;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// One parser.
 pub struct Entry {
@@ -97,6 +101,10 @@ entries! {
     request_open: |b| v1::Open::decode(b).is_ok_and(|open| ReleaseRequest::parse(open).is_ok()), vec![open_message()];
     request_evidence: evidence_message, vec![evidence_seed()];
     attester_start: portcullis::agent::start_is_sound, vec![start_message()];
+    client_status: portcullis::client::is_of_portcullis, vec![status_details()];
+    // The name of a process is its own choice.
+    proc_stat: portcullis::agent::stat_is_read, vec![PROC_STAT.into()];
+    proc_status: |b| on_text(b, portcullis::agent::status_is_read), vec![PROC_STATUS.into()];
     recipient_key: |b| RecipientKey::parse(b).is_ok(), vec![vec![9; 32]];
     sealed_secret: sealed_secret, vec![kit().recipient.sealed.clone()];
     secret_path: secret_path, vec![b"kv/app/one".to_vec(), b"kv/a-b_c.d/0".to_vec()];
@@ -113,6 +121,7 @@ entries! {
     policy: |b| on_text(b, |t| PolicySet::compile(t).is_ok()), vec![POLICY.into()];
     policy_table: |b| on_text(b, |t| Table::parse_toml(t).is_ok() | Table::parse_json(t).is_ok()), vec![TABLE.into()];
     reference_values: reference_values, vec![REFERENCE.into(), REFERENCE_JSON.into()];
+    apply_file: |b| on_text(b, |t| portcullis::cli::admin::is_file_of(t).contains(&true)), vec![APPLY_SECRETS.into(), APPLY_NODES.into(), REFERENCE.into()];
     corim: |b| manifests::read(b, &publisher(), NOW).is_ok(), vec![kit().publisher.sign(&manifest())];
     corim_payload: corim_payload, vec![manifest().payload()];
     signer_key: |b| SignerKey::parse(b).is_ok(), vec![kit().publisher.pem().into_bytes(), pem_contents(kit().publisher.pem().as_bytes())];
@@ -124,11 +133,13 @@ entries! {
     // What this program wrote, and somebody may have altered.
     store_key_file: store_key_file, vec!["0a".repeat(32).into_bytes()];
     store_record: store_record, vec![record::seal(&root_key(), place(), 1, 2, b"plaintext").unwrap()];
+    backup: backup_stream, vec![backup()];
     store_keyring: |b| Keyring::open(StoreId(STORE), &Known, b).is_ok(), vec![Keyring::generate(StoreId(STORE), &Known).unwrap().seal().unwrap()];
     audit_frame: audit_frame, vec![log().segment[4096..].to_vec()];
     audit_segment: audit_segment, vec![log().segment.clone()];
     audit_record: |b| serde_json::from_slice::<Record>(b).is_ok(), vec![audit_seed()];
     audit_note: |b| on_text(b, |t| Checkpoint::verify(t, log().key.public()).is_ok()), vec![log().note.clone().into_bytes()];
+    audit_border: |b| on_text(b, |t| Border::verify(t, log().key.public()).is_ok()), vec![border().into_bytes()];
     audit_public_key: |b| on_text(b, |t| LogPublicKey::parse(t).is_some()), vec![log().key.public().to_string().into_bytes()];
     audit_key_file: |b| with_file("audit.key", b, |path| LogKey::load(path).is_ok()), vec![log().key_file.clone()];
 }
@@ -329,6 +340,41 @@ fn sealed_secret(bytes: &[u8]) -> bool {
     let sealed = Sealed { encapsulated_key: encapsulated_key.to_vec(), ciphertext: ciphertext.to_vec() };
     let opened = kit().recipient.recipient.open(&sealed, kit::Sealing::INFO);
     opened.map(|plaintext| assert_eq!(plaintext.as_slice(), b"plaintext")).is_ok()
+}
+
+/// What says whether it is a denial of ours.
+fn status_details() -> Vec<u8> {
+    let said = [("decision_id".to_owned(), "ab12".to_owned())];
+    let details = ErrorDetails::with_error_info("NOT_RELEASED", "portcullis", said);
+    Status::with_error_details(Code::PermissionDenied, "nothing was released", details).details().to_vec()
+}
+
+/// A log that begins behind what was archived.
+fn border() -> String {
+    let header =
+        with_file("00000000.log", &log().segment, |path| Reader::open(path).unwrap().header().clone());
+    Border::sign(&header, &log().key).unwrap()
+}
+
+fn backup() -> Vec<u8> {
+    let head = backup::Head {
+        store: "0b".repeat(16),
+        made: NOW.wall,
+        version: "0.1.0".into(),
+        log_records: 3,
+        checkpoint: log().note.clone(),
+    };
+    let mut bytes = Vec::new();
+    let mut writer = backup::Writer::begin(&head, &mut bytes).unwrap();
+    writer.item(b"key", Some(b"value"), &mut bytes).unwrap();
+    writer.item(b"gone", None, &mut bytes).unwrap();
+    writer.end(7, |_| "0c".repeat(32), &mut bytes).unwrap();
+    bytes
+}
+
+/// What is whole is told by its digest alone, before any key.
+fn backup_stream(bytes: &[u8]) -> bool {
+    backup::Reader::open(bytes).and_then(|(mut reader, _)| backup::read_through(&mut reader)).is_ok()
 }
 
 /// Deterministic CBOR has one encoding, and whatever is deterministic also reads by the wider rule.
@@ -534,5 +580,10 @@ fn manifest() -> corim::Manifest {
 const CONFIG: &str = include_str!("../../deploy/portcullis.toml");
 const POLICY: &str = include_str!("../../deploy/examples/release.cedar");
 const TABLE: &str = include_str!("../../deploy/examples/policy-cases.toml");
+const PROC_STAT: &str = "1 (a) b) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52";
+const PROC_STATUS: &str =
+    "Name:\tx\nTgid:\t7\nPid:\t7\nTracerPid:\t0\nUid:\t5\t5\t5\t5\nGid:\t6\t6\t6\t6\nGroups:\t27 4 27 \n";
+const APPLY_SECRETS: &str = include_str!("../../deploy/apply/secrets/payments.toml");
+const APPLY_NODES: &str = include_str!("../../deploy/apply/nodes/payments.toml");
 const REFERENCE: &str = include_str!("../../deploy/examples/reference-values.toml");
 const REFERENCE_JSON: &str = r#"{"set":[{"name":"a","workload":"spiffe://example.org/*","not_after":"2027-01-15T08:00:00Z","nitro":{"pcrs":{"0":["010101010101010101010101010101010101010101010101010101010101010101010101010101010101010101010101"]}},"sev-snp":{"measurements":["010101010101010101010101010101010101010101010101010101010101010101010101010101010101010101010101"],"minimum_tcb":{"milan":{"bootloader":4,"tee":1,"snp":24,"microcode":219}}}}]}"#;

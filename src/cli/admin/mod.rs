@@ -23,6 +23,8 @@ mod secret;
 mod trust;
 mod value;
 
+#[doc(hidden)]
+pub use apply::is_file_of;
 pub use failure::Failure;
 pub use link::{ConnectionArgs, Operators};
 pub use output::Output;

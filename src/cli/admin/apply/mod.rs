@@ -24,7 +24,7 @@ use crate::time::{SystemTime, TimeSource};
 use plan::{How, Plan};
 use report::Report;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Bring what a directory says of secrets, policy, reference sets and nodes to the broker; what differs is shown first.
 ///
@@ -50,6 +50,17 @@ pub(super) struct Apply {
     /// Let holds go on that rest on what is changed.
     #[arg(long)]
     keep_latches: bool,
+}
+
+/// Whether a text is a file of secrets, of nodes, of reference sets. For the tests of the parsers: nothing else needs it.
+#[doc(hidden)]
+pub fn is_file_of(text: &str) -> [bool; 3] {
+    let file = Path::new("applied.toml");
+    [
+        entries::secrets(file, text).is_ok(),
+        entries::nodes(file, text).is_ok(),
+        entries::sets(file, text).is_ok(),
+    ]
 }
 
 pub(super) async fn run(apply: Apply, operators: &Operators) -> Result<(), Failure> {
