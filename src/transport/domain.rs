@@ -189,7 +189,15 @@ impl Domain {
                 let end = snapshot.lists.known().and_then(|known| {
                     known.value.at(known.value.obtained()).and_then(|lists| lists.first_end())
                 });
-                snapshot.lists.status(now, end, |lists: &Lists| format!("{} lists", lists.count()))
+                let status =
+                    snapshot.lists.status(now, end, |lists: &Lists| format!("{} lists", lists.count()));
+                match snapshot.lists(now).ok().and_then(|lists| lists.trouble()) {
+                    Some(why) => InputStatus {
+                        state: format!("not usable for every issuer, a list is {why}; {}", status.state),
+                        usable_for_ms: 0,
+                    },
+                    None => status,
+                }
             }
         };
         (bundle, lists)

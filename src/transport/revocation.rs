@@ -158,6 +158,18 @@ impl Lists {
         self.admissions().keys().cloned().collect()
     }
 
+    /// Why the lists of an issuer that was met are not used although they are there: its peers are denied.
+    pub fn trouble(&self) -> Option<&'static str> {
+        let admissions = self.admissions();
+        let why = admissions.values().filter_map(|outcome| match outcome {
+            Err(Unusable::Older) => Some("older than one already seen"),
+            Err(Unusable::Ambiguous) => Some("one of two for the same certificates"),
+            // Nothing says that this issuer has any.
+            Ok(_) | Err(Unusable::Missing) => None,
+        });
+        why.min()
+    }
+
     /// Looks which lists this key signed, once, and raises their marks. An unreadable mark is not remembered as an outcome.
     pub fn admit(&self, issuer: &Issuer, marks: &dyn Marks) -> Result<Vec<usize>, Denial> {
         if let Some(outcome) = self.admissions().get(issuer) {

@@ -209,10 +209,14 @@ fn an_older_list_is_unusable_until_accepted_even_after_a_restart() {
     write(&world.crl_path(), world.root.crl(299, &[]), 0);
     let trust = world.trust();
     assert_eq!(denial(&trust, &leaf, at(1)), Some(Denial::RevocationUnknown));
+    let state = |trust: &Trust| trust.status(at(1)).remove(0).revocation;
+    assert_eq!(state(&trust).usable_for_ms, 0);
+    assert!(state(&trust).state.contains("older than one already seen"), "{}", state(&trust).state);
     let name = &world.config().name;
     let accepted = trust.accept_crl(name, &world.root.certificate, at(1)).unwrap();
     assert_eq!(accepted.len(), 1);
     assert_eq!(denial(&trust, &leaf, at(1)), None);
+    assert!(state(&trust).usable_for_ms > 0 && state(&trust).state.starts_with("usable"));
     let twin = Authority::root("root");
     assert_eq!(trust.accept_crl(name, &twin.certificate, at(1)), Err(AcceptError::NoList));
 }
@@ -231,7 +235,9 @@ fn two_lists_for_one_scope_leave_revocation_unknown() {
     let world = World::new();
     let both = [pem("X509 CRL", &world.root.crl(11, &[])), pem("X509 CRL", &world.root.crl(12, &[7]))];
     write(&world.crl_path(), both.concat(), 0);
-    assert_eq!(denial(&world.trust(), &world.root.leaf(ID), at(1)), Some(Denial::RevocationUnknown));
+    let trust = world.trust();
+    assert_eq!(denial(&trust, &world.root.leaf(ID), at(1)), Some(Denial::RevocationUnknown));
+    assert_eq!(trust.status(at(1)).remove(0).revocation.usable_for_ms, 0);
 }
 
 #[test]

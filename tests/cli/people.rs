@@ -201,6 +201,8 @@ fn a_list_whose_number_went_back_counts_once_a_second_administrator_approved_it(
     publish_list(&world, 5);
     release(0);
     publish_list(&world, 2);
+    // Known as soon as the file is read, before anybody asks.
+    assert_eq!(usable(&world, "revocation"), 0);
     release(75);
     let accept = ["crl", "accept", "cli.example", "--issuer", &world.path("etc/bundle.pem")];
     let waits = proposed(&world, "etc/ada", &accept);
@@ -209,6 +211,7 @@ fn a_list_whose_number_went_back_counts_once_a_second_administrator_approved_it(
     release(75);
     approve(&world, &waits);
     release(0);
+    assert!(usable(&world, "revocation") > 0);
     world.admin_as("bob", &["pending", "approve", &waits]).must(1);
 }
 
