@@ -97,15 +97,21 @@ async fn attest(config: AgentConfig, quotes: Option<QuoterConfig>) -> u8 {
         Some(quotes) => agent.with_tpm(quotes),
         None => agent,
     });
-    match agent {
-        Ok(agent) => {
-            println!("portcullis: attesting on {}", socket.display());
-            agent.run(async { drop(crate::cli::serve::wait_for_signal().await) }).await;
-            exit::OK
-        }
+    let agent = match agent {
+        Ok(agent) => agent,
         Err(error) => {
             eprintln!("portcullis: not started: {error}");
-            exit::CONFIGURATION
+            return exit::CONFIGURATION;
         }
-    }
+    };
+    let mut signals = match crate::cli::serve::Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("portcullis: signals cannot be received: {error}");
+            return exit::INTERNAL;
+        }
+    };
+    println!("portcullis: attesting on {}", socket.display());
+    agent.run(signals.asked_to_end()).await;
+    exit::OK
 }

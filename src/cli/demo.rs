@@ -9,6 +9,7 @@ mod scenes;
 mod stage;
 
 use crate::cli::exit;
+use crate::cli::serve::Signals;
 use scenes::Outcome;
 use stage::Stage;
 
@@ -62,8 +63,11 @@ async fn show(args: &Args) -> Result<bool, DemoError> {
     let outcomes = scenes::play(&stage).await?;
     let as_expected = print_table(&outcomes);
     if args.keep {
+        let signals = Signals::listen();
         stage.print_how_to_talk();
-        let _ = crate::cli::serve::wait_for_signal().await;
+        if let Ok(mut signals) = signals {
+            signals.asked_to_end().await;
+        }
     }
     Ok(as_expected)
 }

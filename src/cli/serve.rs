@@ -11,10 +11,12 @@ mod marked;
 mod notify;
 mod recover;
 mod sealed;
+mod signals;
 mod stopped;
 
 pub use assemble::{Server, StartError};
 pub(in crate::cli) use keys::open_any;
+pub use signals::Signals;
 pub use stopped::{Stopped, open_stopped};
 
 use crate::cli::config::{Config, LogFormat};
@@ -68,42 +70,33 @@ pub async fn run(args: Args) -> u8 {
 }
 
 /// Serves until SIGTERM or SIGINT, then drains: open requests are answered, and only then is the log closed.
-async fn serve(server: Server) -> u8 {
+async fn serve(mut server: Server) -> u8 {
+    let mut signals = match server.signals() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("portcullis: signals cannot be received: {error}");
+            server.stop().await;
+            return exit::INTERNAL;
+        }
+    };
     let (workloads, operators) = (server.address(), server.admin_address());
     let probes = server.operations_address().map(|address| format!(", probes on {address}"));
     let probes = probes.unwrap_or_default();
     say(&format!("portcullis: serving workloads on {workloads}, operators on {operators}{probes}"));
     let watchdog = tokio::spawn(notify::watchdog(server.telemetry().clone()));
     notify::tell("READY=1");
-    let outcome = wait_for_signal().await;
+    signals.asked_to_end().await;
     notify::tell("STOPPING=1");
     watchdog.abort();
     tracing::info!("draining");
     server.stop().await;
-    match outcome {
-        Ok(()) => exit::OK,
-        Err(error) => {
-            eprintln!("portcullis: signals cannot be received: {error}");
-            exit::INTERNAL
-        }
-    }
+    exit::OK
 }
 
 /// One line on standard output. Whoever started the broker may have closed it since; that ends no broker.
 fn say(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// Waits for SIGTERM or SIGINT.
-pub async fn wait_for_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 fn check(config: &Config) -> u8 {

@@ -180,3 +180,16 @@ fn paths(world: &World) -> Vec<String> {
     paths.sort();
     paths
 }
+
+/// Whoever read its first line may ask it to end; a signal that came between would have killed it, without a record.
+#[test]
+fn however_soon_it_is_asked_to_end_it_drains() {
+    let mut world = World::bare();
+    let stops = |world: &World| world.records(&["--kind", "stopped"]).len();
+    let before = stops(&world);
+    for stop in 1..=5 {
+        assert_eq!(world.stop(), Some(0));
+        assert_eq!(stops(&world), before + stop);
+        world.start();
+    }
+}

@@ -15,6 +15,7 @@ use crate::cli::evidence::NoMarks;
 use crate::cli::serve::keep::{self, Collateral, EvidenceFiles, Heard};
 use crate::cli::serve::marked::Marked;
 use crate::cli::serve::recover::{self, Recovered};
+use crate::cli::serve::signals::Signals;
 use crate::cli::serve::{keys, sealed};
 use crate::collateral::Holdings;
 use crate::evidence::Verifiers;
@@ -90,6 +91,9 @@ pub enum StartError {
     /// It was told to end before enough shares were given.
     #[error("ended while sealed")]
     EndedSealed,
+    /// It would not hear that it is to end.
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
 }
 
 /// A running broker.
@@ -105,6 +109,8 @@ pub struct Server {
     /// Last of all: a stream that was left ends its records there.
     _shards: Arc<Shards>,
     operations: Operations,
+    /// Heard since it waited for shares.
+    signals: Option<Signals>,
 }
 
 impl Server {
@@ -117,12 +123,13 @@ impl Server {
         let key = log_key(config)?;
         examine(config, &key, reading(source.as_ref())?)?;
         let listeners = Listeners::bind(config).await?;
-        let vault = match keys::open(config).await? {
-            keys::Opened::Vault(vault) => vault,
+        let (vault, signals) = match keys::open(config).await? {
+            keys::Opened::Vault(vault) => (vault, None),
             keys::Opened::Sealed(store, set) => {
                 let doors = (&listeners, &operations);
                 let waited = sealed::wait(config, source.clone(), store, set, doors).await?;
-                waited.ok_or(StartError::EndedSealed)?
+                let (vault, signals) = waited.ok_or(StartError::EndedSealed)?;
+                (vault, Some(signals))
             }
         };
         let now = reading(source.as_ref())?;
@@ -165,7 +172,8 @@ impl Server {
         };
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
         let doors = (&listeners, operations);
-        Server::listen(config, broker, registry, kv, (marked, space), collateral, doors).await
+        let server = Server::listen(config, broker, registry, kv, (marked, space), collateral, doors).await?;
+        Ok(Server { signals, ..server })
     }
 
     async fn listen(
@@ -223,7 +231,13 @@ impl Server {
             space,
             _shards: shards,
             operations,
+            signals: None,
         })
+    }
+
+    /// Begins to hear signals, or goes on where it did while sealed.
+    pub(super) fn signals(&mut self) -> std::io::Result<Signals> {
+        self.signals.take().map_or_else(Signals::listen, Ok)
     }
 
     /// Where workloads connect.

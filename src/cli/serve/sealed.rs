@@ -10,6 +10,7 @@ use super::assemble::{self, Doors, Listeners, StartError};
 use super::keep::Heard;
 use super::notify;
 use super::recover::{self, Recovered};
+use super::signals::Signals;
 use crate::api::front::Front;
 use crate::api::sealed::Sealed;
 use crate::audit::Recorder;
@@ -28,14 +29,14 @@ use crate::transport::{Marks, MarksUnavailable, Trust};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
-/// Waits for shares of `set`; none where SIGTERM or SIGINT came first.
+/// Waits for shares of `set`; none where SIGTERM or SIGINT came first. They are heard from here on.
 pub(super) async fn wait(
     config: &Config,
     source: Arc<dyn TimeSource>,
     store: Arc<dyn Store>,
     set: ShareSet,
     (listeners, operations): (&Listeners, &Operations),
-) -> Result<Option<Arc<Vault>>, StartError> {
+) -> Result<Option<(Arc<Vault>, Signals)>, StartError> {
     let now = assemble::reading(source.as_ref())?;
     if !config.storage.audit.join("checkpoint").exists() {
         return Err(StartError::LogMissing);
@@ -64,6 +65,7 @@ pub(super) async fn wait(
     let tasks = [tokio::spawn(workloads), tokio::spawn(operators)];
     let hearing = tokio::spawn(hear(heard, recorder.clone(), clock.clone()));
     note(&recorder, &clock, format!("sealed: {} shares are needed", set.threshold)).await?;
+    let mut signals = Signals::listen().map_err(StartError::Signals)?;
     let probes = operations.address().map(|address| format!(", probes on {address}")).unwrap_or_default();
     super::say(&format!(
         "portcullis: sealed until {} shares are given; workloads on {}, operators on {}{probes}",
@@ -74,7 +76,7 @@ pub(super) async fn wait(
     notify::tell("READY=1\nSTATUS=sealed until enough shares are given");
     let vault = tokio::select! {
         vault = opened.recv() => vault,
-        _ = super::wait_for_signal() => None,
+        () = signals.asked_to_end() => None,
     };
     watchdog.abort();
     notify::tell("STATUS=");
@@ -94,7 +96,7 @@ pub(super) async fn wait(
         drop(log);
     };
     tokio::task::spawn_blocking(closing).await.map_err(|_| StartError::Log("it did not close".to_owned()))?;
-    Ok(vault.map(Arc::new))
+    Ok(vault.map(|vault| (Arc::new(vault), signals)))
 }
 
 fn open_log(
