@@ -180,7 +180,7 @@ impl Since {
         }
     }
 
-    /// Narrowed to what all that was put since have in common: a key that was removed in between stays removed.
+    /// What a key was given last: of that, a restore keeps what the backup has too.
     fn put_administrator(&mut self, name: &str, details: &Value) {
         let Some(key) = text(details, "key_sha256") else { return };
         let roles = texts(details, "roles").filter_map(|role| Role::parse(&role)).collect::<BTreeSet<_>>();
