@@ -86,9 +86,9 @@ fn cpu_ns() -> u64 {
 
 const ROUNDS: u64 = 2_000;
 /// Bytes on the wire of each step of a release of one secret, TLS and HTTP/2 included, as measured.
-const OPEN: usize = 260;
-const CHALLENGE: usize = 330;
-const EVIDENCE: usize = 880;
-const RELEASED: usize = 420;
+pub const OPEN: usize = 260;
+pub const CHALLENGE: usize = 330;
+pub const EVIDENCE: usize = 880;
+pub const RELEASED: usize = 420;
 /// A record of such a release, bytes.
 const RECORD: usize = 2_000;
