@@ -52,8 +52,8 @@ pub async fn run(args: Args) -> u8 {
     }
     start_log(&config);
     harden();
-    match Server::start(&config, Arc::new(SystemTime)).await {
-        Ok(server) => serve(server).await,
+    match Server::start_hearing(&config, Arc::new(SystemTime)).await {
+        Ok((server, signals)) => serve(server, signals).await,
         Err(StartError::EndedSealed) => exit::OK,
         Err(error) => {
             eprintln!("portcullis: not started: {error}");
@@ -70,8 +70,8 @@ pub async fn run(args: Args) -> u8 {
 }
 
 /// Serves until SIGTERM or SIGINT, then drains: open requests are answered, and only then is the log closed.
-async fn serve(mut server: Server) -> u8 {
-    let mut signals = match server.signals() {
+async fn serve(server: Server, signals: Option<Signals>) -> u8 {
+    let mut signals = match signals.map_or_else(Signals::listen, Ok) {
         Ok(signals) => signals,
         Err(error) => {
             eprintln!("portcullis: signals cannot be received: {error}");

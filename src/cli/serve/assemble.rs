@@ -109,13 +109,19 @@ pub struct Server {
     /// Last of all: a stream that was left ends its records there.
     _shards: Arc<Shards>,
     operations: Operations,
-    /// Heard since it waited for shares.
-    signals: Option<Signals>,
 }
 
 impl Server {
     /// Opens what is on disk, settles what an earlier process left open, loads, listens.
     pub async fn start(config: &Config, source: Arc<dyn TimeSource>) -> Result<Server, StartError> {
+        Server::start_hearing(config, source).await.map(|(server, _)| server)
+    }
+
+    /// The same; with the signals, where it began to hear them while it waited for shares.
+    pub(super) async fn start_hearing(
+        config: &Config,
+        source: Arc<dyn TimeSource>,
+    ) -> Result<(Server, Option<Signals>), StartError> {
         let operations = start_operations(config)?;
         let space = space(config);
         // Where the disk is full the store does not open: the ballast makes room first.
@@ -173,7 +179,7 @@ impl Server {
         broker.recorder.note(started, now).await.map_err(|error| StartError::Log(error.to_string()))?;
         let doors = (&listeners, operations);
         let server = Server::listen(config, broker, registry, kv, (marked, space), collateral, doors).await?;
-        Ok(Server { signals, ..server })
+        Ok((server, signals))
     }
 
     async fn listen(
@@ -231,13 +237,7 @@ impl Server {
             space,
             _shards: shards,
             operations,
-            signals: None,
         })
-    }
-
-    /// Begins to hear signals, or goes on where it did while sealed.
-    pub(super) fn signals(&mut self) -> std::io::Result<Signals> {
-        self.signals.take().map_or_else(Signals::listen, Ok)
     }
 
     /// Where workloads connect.
