@@ -24,7 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Some 50 parsers of which two run at once: about ten seconds together.
+/// Some 70 parsers of which two run at once: about ten seconds together.
 const MILLISECONDS: u64 = 300;
 const SEED: u64 = 0x706f_7274;
 /// A parser that takes this long for some kilobytes has no bound.

@@ -133,7 +133,7 @@ entries! {
     // What this program wrote, and somebody may have altered.
     store_key_file: store_key_file, vec!["0a".repeat(32).into_bytes()];
     store_record: store_record, vec![record::seal(&root_key(), place(), 1, 2, b"plaintext").unwrap()];
-    backup: backup_stream, vec![backup()];
+    backup: backup_stream, vec![whole_backup()];
     store_keyring: |b| Keyring::open(StoreId(STORE), &Known, b).is_ok(), vec![Keyring::generate(StoreId(STORE), &Known).unwrap().seal().unwrap()];
     audit_frame: audit_frame, vec![log().segment[4096..].to_vec()];
     audit_segment: audit_segment, vec![log().segment.clone()];
@@ -356,7 +356,7 @@ fn border() -> String {
     Border::sign(&header, &log().key).unwrap()
 }
 
-fn backup() -> Vec<u8> {
+fn whole_backup() -> Vec<u8> {
     let head = backup::Head {
         store: "0b".repeat(16),
         made: NOW.wall,
