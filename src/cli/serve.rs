@@ -5,6 +5,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
 mod assemble;
+mod check;
+mod doors;
 mod keep;
 mod keys;
 mod marked;
@@ -100,7 +102,7 @@ fn say(line: &str) {
 }
 
 fn check(config: &Config) -> u8 {
-    let report = assemble::check(config, &SystemTime);
+    let report = check::check(config, &SystemTime);
     for warning in &report.warnings {
         println!("warning: {warning}");
     }

@@ -11,9 +11,9 @@ use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::challenge::admission::Admission;
 use crate::cli::config::{Config, TwoPersonsMode};
-use crate::cli::evidence::NoMarks;
+use crate::cli::serve::doors::{Doors, Listeners, server_identity};
 use crate::cli::serve::keep::{self, Collateral, EvidenceFiles, Heard};
-use crate::cli::serve::marked::Marked;
+use crate::cli::serve::marked::{DurableMarks, Marked};
 use crate::cli::serve::recover::{self, Recovered};
 use crate::cli::serve::signals::Signals;
 use crate::cli::serve::{keys, sealed};
@@ -35,18 +35,14 @@ use crate::store::space::Space;
 use crate::store::{StoreError, Vault};
 use crate::telemetry::{Operations, Parts, Telemetry};
 use crate::time::{Clock, Now, TimeSource, WallTime};
-use crate::transport::acceptor::{Acceptor, ConnectionLimits, PeerKind};
-use crate::transport::administrator::AdministratorVerifier;
-use crate::transport::certificate::ServerIdentity;
+use crate::transport::acceptor::PeerKind;
 use crate::transport::observer::Cause;
 use crate::transport::tls;
-use crate::transport::verifier::WorkloadVerifier;
-use crate::transport::{Marks, MarksUnavailable, Shards, Trust};
+use crate::transport::{Marks, Shards, Trust};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -295,73 +291,6 @@ impl Server {
     }
 }
 
-/// What both listeners share.
-pub(super) struct Doors<'a> {
-    pub(super) config: &'a Config,
-    pub(super) clock: Arc<Clock>,
-    pub(super) trust: Arc<Trust>,
-    pub(super) observer: Arc<keep::Observer>,
-}
-
-/// Both sockets, bound once: who connects between a sealed broker and an open one waits in the backlog.
-pub(super) struct Listeners {
-    workloads: std::net::TcpListener,
-    operators: std::net::TcpListener,
-    /// Where workloads connect.
-    pub(super) address: SocketAddr,
-    /// Where operators connect.
-    pub(super) admin_address: SocketAddr,
-}
-
-impl Listeners {
-    async fn bind(config: &Config) -> Result<Self, StartError> {
-        let (workloads, address) = bind(config.broker.listen).await?;
-        let (operators, admin_address) = bind(config.admin.listen).await?;
-        Ok(Listeners { workloads, operators, address, admin_address })
-    }
-
-    /// The workloads' socket, once more.
-    pub(super) fn workloads(&self) -> Result<TcpListener, StartError> {
-        again(&self.workloads, self.address)
-    }
-
-    /// The operators' socket, once more.
-    pub(super) fn operators(&self) -> Result<TcpListener, StartError> {
-        again(&self.operators, self.admin_address)
-    }
-}
-
-impl Doors<'_> {
-    pub(super) fn acceptor(
-        &self,
-        listener: TcpListener,
-        kind: PeerKind,
-        shards: Option<Arc<Shards>>,
-    ) -> Acceptor {
-        let provider = Arc::new(tls::crypto_provider());
-        let (clock, observer) = (self.clock.clone(), self.observer.clone());
-        let roots = self.config.admin.roots.clone();
-        Acceptor {
-            listener,
-            identity: Arc::new(server_identity(self.config, provider.clone())),
-            verifier: match kind {
-                PeerKind::Workload => {
-                    Arc::new(WorkloadVerifier::new(self.trust.clone(), clock.clone(), observer.clone()))
-                }
-                PeerKind::Administrator => {
-                    Arc::new(AdministratorVerifier::new(roots, clock.clone(), observer.clone()))
-                }
-            },
-            kind,
-            provider,
-            clock,
-            observer,
-            limits: ConnectionLimits::default(),
-            shards,
-        }
-    }
-}
-
 async fn assemble(
     config: &Config,
     vault: &Arc<Vault>,
@@ -440,49 +369,6 @@ fn space(config: &Config) -> Arc<Space> {
     Arc::new(Space::new(&config.storage.data, &config.storage.audit, bytes))
 }
 
-/// What `serve --check` found.
-#[derive(Debug, Default)]
-pub struct Checked {
-    /// It starts, but an operator should know.
-    pub warnings: Vec<String>,
-    /// It would not serve.
-    pub errors: Vec<String>,
-}
-
-/// Looks at the certificate, the operators' roots and every trust domain's files, without opening the store.
-pub fn check(config: &Config, source: &dyn TimeSource) -> Checked {
-    let mut checked = Checked::default();
-    let Ok(now) = reading(source) else {
-        checked.errors.push("a clock cannot be read".to_owned());
-        return checked;
-    };
-    let identity = server_identity(config, Arc::new(tls::crypto_provider()));
-    match identity.check(now) {
-        Ok(warnings) => checked.warnings.extend(warnings),
-        Err(error) => checked.errors.push(error.to_string()),
-    }
-    let trust = Trust::open(config.domains(), Arc::new(NoMarks), now);
-    for change in trust.reload(now) {
-        checked.warnings.push(format!("{}: {}", change.name, change.state));
-    }
-    for (format, why) in config.evidence.read(now).unknown() {
-        checked.errors.push(format!("evidence of format `{format}`: {why}"));
-    }
-    keys::check(&config.storage, &mut checked);
-    for path in [&config.admin.roots] {
-        if let Err(error) = std::fs::File::open(path) {
-            checked.errors.push(format!("{}: {error}", path.display()));
-        }
-    }
-    checked
-}
-
-fn server_identity(config: &Config, provider: Arc<rustls::crypto::CryptoProvider>) -> ServerIdentity {
-    let broker = &config.broker;
-    let audience = Some(broker.spiffe_id.clone());
-    ServerIdentity::new(broker.certificate.clone(), broker.key.clone(), audience, provider)
-}
-
 /// Holds store and log against each other before either is opened, as opening changes both: what is damaged stays as it is.
 pub(super) fn examine(config: &Config, key: &LogKey, now: Now) -> Result<(), StartError> {
     let report = Log::examine(&config.storage.audit, key, recover::horizon(now));
@@ -549,37 +435,4 @@ fn start_operations(config: &Config) -> Result<Operations, StartError> {
     let listen = config.operations.as_ref().map(|section| section.listen);
     let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
     Operations::start(listen).map_err(|error| StartError::Listen(listen.unwrap_or(unspecified), error))
-}
-
-async fn bind(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), StartError> {
-    let failed = |error| StartError::Listen(address, error);
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let local = listener.local_addr().map_err(failed)?;
-    Ok((listener.into_std().map_err(failed)?, local))
-}
-
-fn again(listener: &std::net::TcpListener, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let copy = listener.try_clone().and_then(TcpListener::from_std);
-    copy.map_err(|error| StartError::Listen(address, error))
-}
-
-/// The store's marks, as the transport wants them.
-struct DurableMarks(StoredMarks, Arc<Marked>);
-
-impl Marks for DurableMarks {
-    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, MarksUnavailable> {
-        self.0.read(name).map_err(|_| MarksUnavailable)
-    }
-
-    fn raise(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
-        self.0.raise(name, value).map_err(|_| MarksUnavailable)?;
-        self.1.owe(name, value, false);
-        Ok(())
-    }
-
-    fn replace(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
-        self.0.replace(name, value).map_err(|_| MarksUnavailable)?;
-        self.1.owe(name, value, true);
-        Ok(())
-    }
 }

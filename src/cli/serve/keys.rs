@@ -6,7 +6,7 @@
 use crate::cli::config::{Config, StorageSection};
 use crate::cli::keyplace::KeyPlace;
 use crate::cli::serve::StartError;
-use crate::cli::serve::assemble::Checked;
+use crate::cli::serve::check::Checked;
 use crate::store::keyring::Keyring;
 use crate::store::keysource::{KeySourceError, Lock, ShareSet};
 use crate::store::sled::SledStore;

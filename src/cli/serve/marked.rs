@@ -7,9 +7,11 @@
 use crate::audit::record::Event;
 use crate::broker::Broker;
 use crate::limits;
+use crate::store::marks::StoredMarks;
 use crate::store::{Kind, StoreError, Vault};
+use crate::transport::{Marks, MarksUnavailable};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Marks that the log has not been told of; one entry a mark.
 #[derive(Default)]
@@ -69,3 +71,24 @@ impl Marked {
 
 /// What the names of marks of TPMs' counters begin with.
 const OF_TPMS: &str = "tpm2:";
+
+/// The store's marks, as the transport wants them.
+pub(super) struct DurableMarks(pub(super) StoredMarks, pub(super) Arc<Marked>);
+
+impl Marks for DurableMarks {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, MarksUnavailable> {
+        self.0.read(name).map_err(|_| MarksUnavailable)
+    }
+
+    fn raise(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
+        self.0.raise(name, value).map_err(|_| MarksUnavailable)?;
+        self.1.owe(name, value, false);
+        Ok(())
+    }
+
+    fn replace(&self, name: &str, value: &[u8]) -> Result<(), MarksUnavailable> {
+        self.0.replace(name, value).map_err(|_| MarksUnavailable)?;
+        self.1.owe(name, value, true);
+        Ok(())
+    }
+}

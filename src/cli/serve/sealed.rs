@@ -6,7 +6,8 @@
 //! Of the audit log this opens, writes and closes its own part; what an earlier process left open in it is settled by the
 //! start that follows, which reads it anew. Nothing is written that needs the store's key.
 
-use super::assemble::{self, Doors, Listeners, StartError};
+use super::assemble::{self, StartError};
+use super::doors::{Doors, Listeners};
 use super::keep::Heard;
 use super::notify;
 use super::recover::{self, Recovered};
